@@ -1,0 +1,1 @@
+"""The commands that a person types; heavy libraries are imported inside a command."""

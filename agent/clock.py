@@ -1,0 +1,60 @@
+"""The two clocks of a box: boot time for durations, UTC as a label that says how good it is."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+
+from agent.model import Clock, Moment
+
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+_HOLDOVER_S = 86_400.0
+"""How long a clock that was synchronised in this boot counts as holdover. A Pi's crystal drifts
+by some 50 ppm (4 s a day), still good enough to find a hearing in a schedule."""
+
+
+def up_s() -> float:
+    """CLOCK_BOOTTIME in seconds: goes on through suspend, never jumps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id(root: Path = Path("/")) -> str:
+    """The first 8 hex digits of the kernel's boot id, zeros where it cannot be read."""
+    try:
+        return (root / "proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return "00000000"
+
+
+def kernel_synchronised() -> bool:
+    """Whether the kernel says that an NTP client disciplines the clock (adjtimex(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    timex = ctypes.create_string_buffer(512)  # struct timex is 208 bytes on 64-bit Linux
+    state: int = libc.adjtimex(timex)
+    return 0 <= state < _TIME_ERROR
+
+
+class SystemClock:
+    """Reads `Moment`s. Asks the kernel about synchronisation at most every `recheck_s`."""
+
+    def __init__(self, recheck_s: float = 10.0) -> None:
+        self._boot = boot_id()
+        self._recheck_s = recheck_s
+        self._checked_s = float("-inf")
+        self._synced_s: float | None = None
+        self._clock = Clock.UNSYNCED
+
+    def now(self) -> Moment:
+        """This instant on both clocks."""
+        up = up_s()
+        if up - self._checked_s >= self._recheck_s:
+            self._checked_s = up
+            if kernel_synchronised():
+                self._synced_s = up
+                self._clock = Clock.SYNCED
+            elif self._synced_s is not None and up - self._synced_s < _HOLDOVER_S:
+                self._clock = Clock.HOLDOVER
+            else:
+                self._clock = Clock.UNSYNCED
+        return Moment(up, time.time(), self._clock, self._boot)

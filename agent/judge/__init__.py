@@ -1,0 +1,1 @@
+"""Pure functions of facts and `now`: no clock, no input or output."""

@@ -1,0 +1,1 @@
+"""What a room must have, as data."""

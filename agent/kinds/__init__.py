@@ -1,0 +1,112 @@
+"""The contract of a kind of device. A kind is one file (or folder) in here, named as in room.toml.
+
+A kind module has
+
+- `Settings`: a subclass of `DeviceSettings`; every limit is a field with its bounds and unit.
+- `CODES`: every code it can give -> its usual level. Declared beside `judge`.
+- `WORDS`: the closed list of words that may stand in a reading's values.
+- `judge(reading, limits) -> list[Finding]`: pure and memoryless; `limits` is the `Settings`.
+- `Passive(settings, root)` (optional): `async read() -> Reading` in the agent's own process.
+  Kernel facts and sockets only, opens no device node. It is all that is asked in session.
+- `Driver(settings)` (optional): blocking, lives in a worker; may open devices, hang or crash.
+  `read(question) -> Reading`; the questions are `QUESTIONS`. Heavy libraries are imported in its
+  constructor, never by the module.
+- `changes(settings, root)` (optional): an async iterator that yields when it is worth asking now.
+- `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker.
+
+A kind with neither `Passive` nor `Driver` does its work in hands.
+Adding a kind is one such file, its words and its test. Nothing else moves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.model import ConfigError, Finding, Level, Reading, Seat
+
+QUESTIONS = frozenset({"look", "whole", "baseline"})
+"""`look`: a short one at a live device, or at a file at its own pace. `whole`: a file from end to
+end, at decode speed. `baseline`: a look that also gives the commissioning fingerprint."""
+
+
+class DeviceSettings(BaseModel):
+    """What every device table takes, whatever its kind. Durations are seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="", max_length=120, description="shown to people")
+    required: bool = Field(default=True, description="the room is not ready without it")
+    seat: Seat | None = Field(default=None, description="whose device it is")
+    profile: str | None = Field(default=None, description="firmware profile to use")
+    virtual: bool = Field(default=False, description="stands in for hardware that is not there")
+    period_s: float = Field(default=60.0, ge=1, le=86_400, description="time between readings")
+    deadline_s: float = Field(default=8.0, gt=0, le=120, description="an answer later is none")
+    raise_s: float = Field(
+        default=5.0, ge=0, le=3_600, description="how long a fault is watched before it is raised"
+    )
+    clear_s: float = Field(
+        default=5.0, ge=0, le=3_600, description="how long good is watched before it is cleared"
+    )
+
+
+class Passive(Protocol):
+    """The part of a kind that reads kernel facts, in the agent's process."""
+
+    async def read(self) -> Reading: ...
+
+
+class Driver(Protocol):
+    """The part of a kind that may touch hardware, in a worker."""
+
+    def read(self, question: str) -> Reading: ...
+
+
+class Kind(Protocol):
+    """What `load` gives: a module that keeps the contract above."""
+
+    CODES: Mapping[str, Level]
+    WORDS: frozenset[str]
+    Settings: type[DeviceSettings]
+
+    def judge(self, reading: Reading, limits: Any) -> list[Finding]: ...
+
+
+def names() -> list[str]:
+    """The kinds that exist, by file name."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def load(kind: str) -> Kind:
+    """The module of a kind. Raises `ConfigError` for a name that is none."""
+    if kind not in names():
+        raise ConfigError(f"no such kind of device: {kind!r}; kinds are {', '.join(names())}")
+    return cast(Kind, importlib.import_module(f"{__name__}.{kind}"))
+
+
+def passive_of(kind: str, settings: DeviceSettings, root: Path) -> Passive | None:
+    """The passive part for a device, None where the kind has none."""
+    make = getattr(load(kind), "Passive", None)
+    return cast(Passive, make(settings, root)) if make else None
+
+
+def has_driver(kind: str) -> bool:
+    """Whether a device of this kind is asked through a lane."""
+    return hasattr(load(kind), "Driver")
+
+
+def changes_of(kind: str, settings: DeviceSettings, root: Path) -> AsyncIterator[None] | None:
+    """The stream of \"ask now\" for a device, None where the kind has none."""
+    make = getattr(load(kind), "changes", None)
+    return cast("AsyncIterator[None]", make(settings, root)) if make else None
+
+
+def variant_of(kind: str, settings: DeviceSettings) -> str:
+    """Which worker may open the device: `senses`, or `netcam` for a camera on the network."""
+    tell = getattr(load(kind), "variant", None)
+    return str(tell(settings)) if tell else "senses"

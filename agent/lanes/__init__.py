@@ -1,0 +1,1 @@
+"""Question and answer with the processes that touch hardware; the boundary that isolates them."""

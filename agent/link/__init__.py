@@ -1,0 +1,1 @@
+"""The public MQTT interface and the client that speaks it."""

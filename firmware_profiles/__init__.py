@@ -1,0 +1,1 @@
+"""What each model of box, device and relay board is like: data only, one TOML per model."""
