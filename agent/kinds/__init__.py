@@ -58,13 +58,17 @@ class DeviceSettings(BaseModel):
 class Passive(Protocol):
     """The part of a kind that reads kernel facts, in the agent's process."""
 
-    async def read(self) -> Reading: ...
+    async def read(self) -> Reading:
+        """One reading; a broken device is a fault in it, never an exception."""
+        ...
 
 
 class Driver(Protocol):
     """The part of a kind that may touch hardware, in a worker."""
 
-    def read(self, question: str) -> Reading: ...
+    def read(self, question: str) -> Reading:
+        """The answer to one of `QUESTIONS`; may block, the lane has a deadline."""
+        ...
 
 
 class Kind(Protocol):
@@ -74,7 +78,9 @@ class Kind(Protocol):
     WORDS: frozenset[str]
     Settings: type[DeviceSettings]
 
-    def judge(self, reading: Reading, limits: Any) -> list[Finding]: ...
+    def judge(self, reading: Reading, limits: Any) -> list[Finding]:
+        """What a reading means; pure and memoryless."""
+        ...
 
 
 def names() -> list[str]:
