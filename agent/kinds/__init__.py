@@ -11,6 +11,8 @@ A kind module has
 - `Driver(settings)` (optional): blocking, lives in a worker; may open devices, hang or crash.
   `read(question) -> Reading`; the questions are `QUESTIONS`. Heavy libraries are imported in its
   constructor, never by the module.
+- `prepare()` (optional): imports those libraries, so that a worker can be warm before its first
+  deadline runs. Opens no device.
 - `changes(settings, root)` (optional): an async iterator that yields when it is worth asking now.
 - `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker.
 
