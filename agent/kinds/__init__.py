@@ -56,6 +56,14 @@ class DeviceSettings(BaseModel):
         default=5.0, ge=0, le=3_600, description="how long good is watched before it is cleared"
     )
 
+    def refers(self) -> Mapping[str, tuple[str, ...]]:
+        """Fields that name other devices -> the ids they name."""
+        return {}
+
+    def claims(self) -> Mapping[str, str]:
+        """Fields that take something only one device may have -> what they take."""
+        return {}
+
 
 class Passive(Protocol):
     """The part of a kind that reads kernel facts, in the agent's process."""
