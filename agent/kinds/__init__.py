@@ -14,7 +14,8 @@ A kind module has
 - `prepare()` (optional): imports those libraries, so that a worker can be warm before its first
   deadline runs. Opens no device.
 - `changes(settings, root)` (optional): an async iterator that yields when it is worth asking now.
-- `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker.
+- `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker, and
+  `ports(settings) -> tuple[int, ...]`: the TCP ports that a `netcam` needs to reach.
 
 A kind with neither `Passive` nor `Driver` does its work in hands.
 Adding a kind is one such file, its words and its test. Nothing else moves.
@@ -126,3 +127,9 @@ def variant_of(kind: str, settings: DeviceSettings) -> str:
     """Which worker may open the device: `senses`, or `netcam` for a camera on the network."""
     tell = getattr(load(kind), "variant", None)
     return str(tell(settings)) if tell else "senses"
+
+
+def ports_of(kind: str, settings: DeviceSettings) -> tuple[int, ...]:
+    """The TCP ports that the worker of a camera on the network needs."""
+    tell = getattr(load(kind), "ports", None)
+    return tuple(tell(settings)) if tell else ()

@@ -1,0 +1,419 @@
+"""The wiring of a room, readable as the drawing: devices -> findings -> readiness -> documents,
+events, status file; commands in. One task per device, one tick for everything merely due."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent import __version__, kinds, notify
+from agent.control import ControlServer, Folders, Peer, remove_status, write_status
+from agent.judge import findings as judging
+from agent.judge import incidents, own, readiness, schedule
+from agent.kinds import host
+from agent.lanes.lane import Lane
+from agent.lanes.watch import Watched, new_lane
+from agent.link import documents
+from agent.link.client import Link
+from agent.link.contract import encode, parse_schedule
+from agent.link.publisher import PUBLISHED_FOR_S, Publisher
+from agent.model import (
+    Command,
+    Device,
+    Fault,
+    Finding,
+    Hearing,
+    Incident,
+    Level,
+    Mode,
+    Moment,
+    Readiness,
+    Reading,
+    Refused,
+)
+from agent.settings import Room
+from agent.store import Store
+
+log = logging.getLogger("agent.room")
+
+TICK_S = 10.0
+TELEMETRY_S = 60.0
+GRACE_S = 5.0
+LOOKING = (Mode.IDLE, Mode.PREPARING)
+"""The modes in which a device may be opened. In recess people are in the room."""
+CAPABILITIES = ("check", "report")
+"""The commands that this version carries out."""
+_IMPORTANCE = {Level.FAIL: 3, Level.UNKNOWN: 3, Level.WARN: 2}
+_KEPT, _DETAIL = 1, 0
+
+
+class RoomAgent:
+    """The agent of one room. `run` watches until `stop`; an agent runs once."""
+
+    def __init__(
+        self,
+        room: Room,
+        folders: Folders,
+        clock: Callable[[], Moment],
+        *,
+        root: Path = Path("/"),
+        lane_for: Callable[[Device], Lane] = new_lane,
+    ) -> None:
+        self.room = room
+        self._folders = folders
+        self._clock = clock
+        self._root = root
+        self._lane_for = lane_for
+        self._store = Store(folders.state / "agent.db", clock=clock)
+        self._link: Link | None = None
+        self._publisher = Publisher(self._put)
+        self._devices = {d.id: d for d in room.devices}
+        self._watched: dict[str, Watched] = {}
+        self._hearings: tuple[Hearing, ...] = ()
+        self._mode = Mode.IDLE
+        self._open: Mapping[incidents.Key, Incident] = {}
+        self._own_since: dict[str, Moment] = {}
+        self._telemetry_at_s = clock().up_s
+        self._folded_s = clock().up_s
+        self._fold_asked = False
+        self._stopping = asyncio.Event()
+        self._why = "shutdown"
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._box = host.box_model(root)
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch the room until `stop`. Nothing here waits for a broker, a device or a disk."""
+        await self._store.open()
+        await self._restore()
+        server = ControlServer(self._folders.runtime / "control.sock", self.dispatch)
+        await server.start()
+        try:
+            if self.room.broker is not None:
+                self._link = Link(
+                    self.room.broker,
+                    self.room.site,
+                    self.room.id,
+                    outbox=self._store,
+                    clock=self._clock,
+                    on_message=self._on_message,
+                    heartbeat_gate=lambda: self.alive(self._clock()),
+                )
+                self._spawn(self._link.run())
+            self._fold()
+            for watched in self._watched.values():
+                self._spawn(watched.run())
+                self._spawn(watched.follow_changes())
+            self._spawn(self._tick())
+            notify.ready(f"watching {len(self._watched)} devices")
+            await self._stopping.wait()
+        finally:
+            notify.stopping()
+            await server.stop()
+            await self._close()
+
+    def stop(self, why: str = "shutdown") -> None:
+        """Ask `run` to end; `why` is what the broker is told."""
+        self._why = why
+        self._stopping.set()
+
+    async def _close(self) -> None:
+        if self._link is not None:
+            await self._link.stop(self._why)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        lanes = [w.lane.close() for w in self._watched.values() if w.lane]
+        await asyncio.gather(*lanes, return_exceptions=True)
+        await self._store.close(timeout_s=3.0)
+        remove_status(self._folders.runtime / "status.json")
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            # Half an agent would go on saying what it last knew: end, and be restarted.
+            log.critical("a part of the agent failed", exc_info=error)
+            self.stop("failed")
+
+    async def _restore(self) -> None:
+        """What was open before a restart is open until good is seen; the schedule is kept."""
+        if saved := await self._store.document("schedule"):
+            self._hearings = parse_schedule(saved)
+        known = await self._store.open_incidents()
+        self._open = {(i.device, i.code): i for i in known}
+        now = self._clock()
+        for device in self.room.devices:
+            self._watched[device.id] = Watched(
+                device,
+                self,
+                lane=self._lane_for(device) if kinds.has_driver(device.kind) else None,
+                root=self._root,
+                clock=self._clock,
+                max_age_s=self.room.requirements.max_age_s.get(device.kind, float("inf")),
+                state=judging.restore([i for i in known if i.device == device.id], now),
+            )
+
+    def alive(self, now: Moment) -> bool:
+        """Whether the watchdog may be fed: every device gave some reading in time, good or bad,
+        and the fold ran. A hung device, broker or disk does not stop it; a stuck loop does."""
+        folded = now.up_s - self._folded_s <= 2 * TICK_S + GRACE_S
+        return folded and not any(w.late(now) for w in self._watched.values())
+
+    async def _tick(self) -> None:
+        feed_s = notify.watchdog_period_s()
+        step_s = min(TICK_S, feed_s / 2) if feed_s else TICK_S
+        while True:
+            now = self._clock()
+            if self.alive(now):
+                notify.watchdog()
+            self._fold()
+            if now.up_s - self._telemetry_at_s >= TELEMETRY_S - 1:
+                self._telemetry_at_s = now.up_s
+                if self._link is not None:
+                    self._link.telemetry(encode(documents.telemetry(self._seen([]), now)))
+            change_s = schedule.next_change_s(self._hearings, now)
+            pause_s = step_s - now.up_s % step_s
+            await asyncio.sleep(pause_s if change_s is None else min(pause_s, change_s + 0.01))
+
+    # -- what a watched device asks and tells ----------------------------------------------------
+
+    def may_look(self, device: Device) -> str:
+        """Not in session, and not so shortly before one that a look could reach into it."""
+        if self._mode not in LOOKING:
+            return "maintenance" if self._mode is Mode.MAINTENANCE else "in_session"
+        now = self._clock()
+        soon = now.after(device.settings.deadline_s + GRACE_S)
+        return "" if schedule.mode_of(self._hearings, soon) in LOOKING else "in_session"
+
+    def looking(self, device: Device, by: str, reading: Reading | None) -> None:
+        """Every active look leaves two events: who opened what, when, what for."""
+        fields: dict[str, Any] = {"device": device.id, "purpose": self._mode.value, "by": by}
+        if reading is None:
+            self._event("look.started", _DETAIL, **fields)
+            return
+        fault = reading.fault.value if reading.fault else None
+        took_ms = round(reading.took_s * 1000)
+        self._event("look.ended", _DETAIL, **fields, fault=fault, took_ms=took_ms)
+
+    def taken(self, watched: Watched) -> None:
+        """A device has a new state: fold once, after all that came in this round."""
+        if not self._fold_asked:
+            self._fold_asked = True
+            asyncio.get_running_loop().call_soon(self._fold)
+
+    # -- findings -> incidents, readiness, documents ----------------------------------------------
+
+    def _fold(self) -> None:
+        self._fold_asked = False
+        now = self._clock()
+        self._folded_s = now.up_s
+        self._enter(schedule.mode_of(self._hearings, now))
+        found = readiness.apply_levels(
+            [f for w in self._watched.values() for f in w.findings] + self._own(now),
+            self.room.requirements,
+        )
+        edges = incidents.step(self._open, found, now)
+        self._open = edges.now_open
+        for incident in edges.opened:
+            self._incident("incident.opened", incident, opened=incident)
+        for incident in edges.closed:
+            self._incident("incident.closed", incident, closed=incident)
+        answer = readiness.fold(
+            self.room.devices,
+            found,
+            mode=self._mode,
+            hearing=schedule.current_hearing(self._hearings, now),
+            requirements=self.room.requirements,
+            now=now,
+            valid_for_s=PUBLISHED_FOR_S,
+        )
+        self._publish(found, answer, now)
+
+    def _own(self, now: Moment) -> list[Finding]:
+        link = self._link
+        hellos = [w.lane.hello for w in self._watched.values() if w.lane and w.lane.hello]
+        missing = [own.REQUIRED_LAYERS.difference(hello.confined) for hello in hellos]
+        facts = own.OwnFacts(
+            broker_lost_s=now.up_s - link.since_s if link and not link.connected else None,
+            broker_error=link.last_error if link else "",
+            store_waiting_s=self._store.pending_age_s(now.up_s),
+            store_failing=bool(self._store.failing),
+            missing_layers=frozenset().union(*missing),
+        )
+        found = own.judge(facts)
+        self._own_since = {f.code: self._own_since.get(f.code, now) for f in found}
+        return [replace(f, since=self._own_since[f.code]) for f in found]
+
+    def _enter(self, mode: Mode) -> None:
+        if mode is self._mode:
+            return
+        before, self._mode = self._mode, mode
+        log.info("mode %s -> %s", before, mode)
+        self._event("mode", _KEPT, **{"from": before.value, "to": mode.value})
+        for watched in self._watched.values():
+            if mode not in LOOKING:
+                watched.let_go()
+            watched.hurry()
+
+    def _seen(self, found: list[Finding]) -> list[documents.Seen]:
+        return [
+            documents.Seen(
+                w.device, [f for f in found if f.device == name], w.state.reading, w.valid_until_s
+            )
+            for name, w in self._watched.items()
+        ]
+
+    def _publish(self, found: list[Finding], answer: Readiness, now: Moment) -> None:
+        seen = self._seen(found)
+        about = documents.about(
+            name=self.room.name,
+            version=__version__,
+            box=self._box,
+            python=platform.python_version(),
+            requirements=self.room.requirements.name,
+            capabilities=CAPABILITIES,
+            seen=seen,
+            now=now,
+        )
+        document = documents.readiness(answer, self._devices, now, self.room.language)
+        news = [
+            self._publisher.about(about),
+            self._publisher.devices(seen, now),
+            self._publisher.readiness(document, now),
+        ]
+        if any(news):
+            write_status(self._folders.runtime / "status.json", self._status(now))
+
+    def _put(self, suffix: str, doc: dict[str, Any]) -> None:
+        if self._link is not None:
+            self._link.put(suffix, encode(doc))
+
+    def _status(self, now: Moment) -> dict[str, Any]:
+        """What `hearing-room status` shows: the documents as published, and the agent itself."""
+        stands = self._publisher.documents
+        link = self._link
+        broker = None
+        if link is not None:
+            broker = {
+                "connected": link.connected,
+                "host": link.broker_host,
+                "error": link.last_error,
+            }
+        return {
+            "agent": {"pid": os.getpid(), "version": __version__, "boot": now.boot},
+            "room": {"site": self.room.site, "id": self.room.id, "language": self.room.language},
+            "broker": broker,
+            "valid_until_up_s": now.up_s + PUBLISHED_FOR_S,
+            "about": stands.get("about"),
+            "readiness": stands.get("readiness"),
+            "devices": [stands[f"device/{name}"] for name in self._watched],
+        }
+
+    # -- events -------------------------------------------------------------------------------
+
+    def _incident(self, type_: str, incident: Incident, **row: Incident) -> None:
+        log.info("%s %s %s %s", type_, incident.device or "agent", incident.code, incident.level)
+        fields: dict[str, Any] = {
+            "device": incident.device or None,
+            "code": incident.code,
+            "level": incident.level.value,
+            "since": incident.since.iso,
+            "until": incident.until.iso if incident.until else None,
+            "numbers": dict(incident.numbers) or None,
+        }
+        event = documents.event(type_, self._clock(), **fields)
+        self._spawn(self._record(event, _IMPORTANCE.get(incident.level, _KEPT), row))
+
+    def _event(self, type_: str, importance: int, **fields: Any) -> None:
+        event = documents.event(type_, self._clock(), **fields)
+        self._spawn(self._record(event, importance, {}))
+
+    async def _record(
+        self, event: dict[str, Any], importance: int, row: Mapping[str, Incident]
+    ) -> None:
+        await self._store.record(event, importance=importance, **row)
+        if self._link is not None:
+            self._link.kick()
+
+    # -- what comes in ------------------------------------------------------------------------
+
+    def _on_message(self, suffix: str, payload: bytes, retained: bool) -> None:
+        if suffix != "schedule":
+            return
+        try:
+            hearings = parse_schedule(payload) if payload else ()
+        except ValueError as error:
+            # What is known stays known: a typing error at central cancels no hearing.
+            log.warning("schedule refused: %s", error)
+            self._event("schedule.refused", _KEPT, why=str(error)[:200])
+            return
+        self._hearings = hearings
+        self._spawn(self._store.put_document("schedule", payload))
+        self._fold()
+
+    async def dispatch(self, command: Command, peer: Peer) -> dict[str, Any]:
+        """Carry out a command of the control socket; every outcome is an event."""
+        handlers = {"check": self._check, "report": self._report}
+        started_s = self._clock().up_s
+        by = command.by or f"uid:{peer.uid}"
+        try:
+            if command.name not in handlers:
+                raise Refused("unknown_command", f"commands are {', '.join(sorted(handlers))}")
+            effect = await handlers[command.name](dict(command.args), by)
+            outcome: dict[str, Any] = {"state": "done", "code": "ok", "effect": effect}
+        except Refused as refusal:
+            outcome = {"state": "refused", "code": refusal.code, "message": str(refusal)}
+        took_ms = round((self._clock().up_s - started_s) * 1000)
+        self._event(
+            f"command.{outcome['state']}",
+            _KEPT,
+            command=command.name[:40],
+            code=outcome["code"],
+            by=by[:64],
+            took_ms=took_ms,
+        )
+        return {**outcome, "took_ms": took_ms}
+
+    async def _check(self, args: dict[str, Any], by: str) -> dict[str, Any]:
+        """Fresh readings, of one device or of all. Argument: `device` (id)."""
+        wanted = args.pop("device", None)
+        self._no_more(args)
+        if wanted is not None and wanted not in self._watched:
+            raise Refused("unknown_device", f"no device {wanted!r} in this room")
+        if self._mode not in LOOKING:
+            raise Refused(self._mode.value, "no device is opened now; passive readings go on")
+        chosen = [w for name, w in self._watched.items() if wanted in (None, name)]
+        readings = await asyncio.gather(*(w.ask_now(by) for w in chosen))
+        return {w.device.id: self._checked(w, r) for w, r in zip(chosen, readings, strict=True)}
+
+    def _checked(self, watched: Watched, reading: Reading) -> dict[str, Any]:
+        device = watched.device
+        found = kinds.load(device.kind).judge(reading, device.settings)
+        if reading.fault in (Fault.SKIPPED, Fault.QUARANTINED) and not found:
+            found = [Finding("agent.no_evidence", Level.UNKNOWN, device=device.id)]
+        found = readiness.apply_levels(found, self.room.requirements)
+        seen = documents.Seen(device, found, reading, None)
+        doc = documents.device(seen, self._clock(), published_for_s=0)
+        return {key: doc[key] for key in ("level", "findings", "readings", "name", "kind")}
+
+    async def _report(self, args: dict[str, Any], by: str) -> dict[str, Any]:
+        """Everything that stands, as published."""
+        self._no_more(args)
+        return self._publisher.documents
+
+    @staticmethod
+    def _no_more(args: Mapping[str, Any]) -> None:
+        if args:
+            raise Refused("unknown_argument", f"unknown argument {sorted(args)[0]!r}")
