@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__, kinds, notify
+from agent.clock import process_start
 from agent.control import ControlServer, Folders, Peer, remove_status, write_status
 from agent.judge import findings as judging
 from agent.judge import incidents, own, readiness, schedule
@@ -83,7 +84,7 @@ class RoomAgent:
         self._folded_s = clock().up_s
         self._fold_asked = False
         self._stopping = asyncio.Event()
-        self._why = "shutdown"
+        self.why = "shutdown"
         self._tasks: set[asyncio.Task[Any]] = set()
         self._box = host.box_model(root)
 
@@ -121,12 +122,12 @@ class RoomAgent:
 
     def stop(self, why: str = "shutdown") -> None:
         """Ask `run` to end; `why` is what the broker is told."""
-        self._why = why
+        self.why = why
         self._stopping.set()
 
     async def _close(self) -> None:
         if self._link is not None:
-            await self._link.stop(self._why)
+            await self._link.stop(self.why)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -312,7 +313,12 @@ class RoomAgent:
                 "error": link.last_error,
             }
         return {
-            "agent": {"pid": os.getpid(), "version": __version__, "boot": now.boot},
+            "agent": {
+                "pid": os.getpid(),
+                "start": process_start(os.getpid()),
+                "version": __version__,
+                "boot": now.boot,
+            },
             "room": {"site": self.room.site, "id": self.room.id, "language": self.room.language},
             "broker": broker,
             "valid_until_up_s": now.up_s + PUBLISHED_FOR_S,

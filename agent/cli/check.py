@@ -1,0 +1,182 @@
+"""`hearing-room check`: measure once and say what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent import control, kinds, words
+from agent.cli import output, sources
+from agent.clock import up_s
+from agent.judge.own import REQUIRED_LAYERS
+from agent.lanes.lane import Lane, by_hand
+from agent.model import ConfigError, Fault, Finding, Level, Reading, worst
+
+WHOLE_DEADLINE_S = 120.0
+"""A file is read from end to end: a long recording on a slow box takes its time."""
+LOOKING = ("idle", "preparing")
+
+Result = dict[str, Any]
+
+
+def run(arguments: Sequence[str], *, as_json: bool, language: str | None) -> int:
+    """Check devices of the running agent and sources; the exit code is that of the worst."""
+    texts = words.load(output.language(language))
+    levels: list[Level] = []
+    try:
+        asked = [sources.parse(a) if sources.is_source(a) else a for a in arguments]
+        for result in _results(asked):
+            levels.append(Level(result["level"]))
+            if as_json:
+                print(json.dumps(result, ensure_ascii=False, separators=(",", ":")), flush=True)
+            else:
+                print(_text(result, texts), flush=True)
+    except ConfigError as error:
+        print(f"hearing-room check: {error}", file=sys.stderr)
+        return output.USAGE
+    return output.exit_code(worst(levels) if levels else Level.UNKNOWN)
+
+
+def _results(asked: Sequence[sources.Source | str]) -> Iterator[Result]:
+    if not asked:
+        yield from _from_agent(None)
+        return
+    session = _agent_mode() not in (None, *LOOKING)
+    runner = asyncio.Runner()
+    lanes: dict[str, Lane] = {}
+    try:
+        for number, item in enumerate(asked, 1):
+            output.progress(number, len(asked), item if isinstance(item, str) else item.text)
+            if isinstance(item, str):
+                yield from _from_agent(item)
+            elif session and not item.whole and kinds.has_driver(item.device.kind):
+                skipped = Reading(fault=Fault.SKIPPED, why="in_session")
+                yield _result(item.text, item, skipped)
+            else:
+                yield _result(item.text, item, runner.run(_measure(item, lanes)))
+    finally:
+        output.progress_done()
+        runner.run(_close(lanes))
+        runner.close()
+
+
+async def _close(lanes: dict[str, Lane]) -> None:
+    await asyncio.gather(*(lane.close() for lane in lanes.values()))
+
+
+async def _measure(item: sources.Source, lanes: dict[str, Lane]) -> Reading:
+    """One reading; sources of one variety share one worker."""
+    device, settings = item.device, item.device.settings
+    passive = Reading()
+    part = kinds.passive_of(device.kind, settings, Path("/"))
+    if part is not None:
+        asked = up_s()
+        async with asyncio.timeout(settings.deadline_s + 5):
+            passive = await part.read()
+        passive = replace(passive, device=device.id, took_s=up_s() - asked)
+    if not kinds.has_driver(device.kind) or passive.fault is not None:
+        return passive
+    variant, ports = (
+        kinds.variant_of(device.kind, settings),
+        kinds.ports_of(device.kind, settings),
+    )
+    key = f"{variant}{ports}"
+    if key not in lanes:
+        lanes[key] = Lane(by_hand(variant, ports), name="check", idle_s=30.0)
+    reading = await lanes[key].ask(
+        device=device.id,
+        kind=device.kind,
+        settings=settings.model_dump(mode="json"),
+        ask="whole" if item.whole else "look",
+        deadline_s=WHOLE_DEADLINE_S if item.whole else settings.deadline_s,
+        words=kinds.load(device.kind).WORDS,
+    )
+    hello = lanes[key].hello
+    if hello and (missing := REQUIRED_LAYERS.difference(hello.confined)):
+        print(f"worker is not confined by {', '.join(sorted(missing))}", file=sys.stderr)
+    return reading
+
+
+def _result(text: str, item: sources.Source, reading: Reading) -> Result:
+    found = kinds.load(item.device.kind).judge(reading, item.device.settings)
+    if not found and reading.fault in (Fault.SKIPPED, Fault.QUARANTINED, Fault.ERROR):
+        found = [Finding("agent.no_evidence", Level.UNKNOWN)]
+    result: Result = {
+        "source": text,
+        "level": worst(f.level for f in found),
+        "findings": [
+            {"code": f.code, "level": f.level, "numbers": dict(f.numbers)} for f in found
+        ],
+        "readings": dict(reading.values),
+    }
+    if reading.identity:
+        result["identity"] = dict(reading.identity)
+    if reading.fault is not None:
+        result["fault"] = f"{reading.fault}: {reading.why}" if reading.why else reading.fault
+    return result
+
+
+def _agent_mode() -> str | None:
+    """The mode of a running agent, None where none runs."""
+    status = control.read_status(control.folders().runtime / "status.json")
+    if status is None or not output.agent_alive(status):
+        return None
+    mode = (status.get("readiness") or {}).get("mode")
+    return str(mode) if mode else None
+
+
+def _from_agent(device: str | None) -> Iterator[Result]:
+    """Fresh readings from the running agent, of one device or of all."""
+    socket = control.folders().runtime / "control.sock"
+    args = {"device": device} if device else {}
+    try:
+        answers = list(control.request(socket, {"command": "check", "args": args}, timeout_s=90))
+        answer = answers[-1]
+    except (OSError, ConnectionError, RuntimeError) as error:
+        print(f"hearing-room check: {error}", file=sys.stderr)
+        answer = {"state": "refused", "code": "no_agent"}
+    if answer.get("state") != "done":
+        reason = answer.get("message") or answer.get("code")
+        print(f"hearing-room check: {device or 'all devices'}: {reason}", file=sys.stderr)
+        finding = {"code": "agent.no_evidence", "level": "unknown", "numbers": {}}
+        yield {
+            "source": device or "",
+            "level": Level.UNKNOWN,
+            "findings": [finding],
+            "readings": {},
+        }
+        return
+    for name, seen in answer["effect"].items():
+        found = [
+            {"code": f["code"], "level": f["level"], "numbers": f.get("numbers", {})}
+            for f in seen["findings"]
+        ]
+        yield {
+            "source": name,
+            "level": seen["level"],
+            "findings": found,
+            "readings": seen["readings"],
+        }
+
+
+def _text(result: Result, texts: dict[str, words.Words]) -> str:
+    """A result for a person: the level in words and signs, never colour alone."""
+    lines = [f"{output.SIGNS[Level(result['level'])]} {result['level']:<7} {result['source']}"]
+    if identity := result.get("identity"):
+        lines.append("    " + " ".join(identity.values()))
+    for found in result["findings"]:
+        meaning = texts.get(found["code"])
+        numbers = " ".join(f"{k}={v}" for k, v in found["numbers"].items())
+        title = meaning.title_for(result["source"]) if meaning else found["code"]
+        lines.append(f"    {title} ({found['code']}{' ' + numbers if numbers else ''})")
+        if meaning:
+            lines += [f"      {n}. {step}" for n, step in enumerate(meaning.steps, 1)]
+    if not result["findings"]:
+        numbers = " ".join(f"{k}={v}" for k, v in list(result["readings"].items())[:8])
+        lines.append(f"    {numbers}")
+    return "\n".join(lines)
