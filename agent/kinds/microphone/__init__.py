@@ -1,0 +1,26 @@
+"""A microphone, judged by what it hears and not by being there.
+
+`Passive` reads kernel facts; `Driver` listens for a moment through `arecord` (or reads a WAV
+file), keeps statistics and no sample; `judge` names at most one thing that is wrong. Levels are
+AES17 dBFS.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from agent.kinds._alsa import STATES
+from agent.kinds.microphone.driver import Driver
+from agent.kinds.microphone.judge import CODES, judge
+from agent.kinds.microphone.passive import Passive
+from agent.kinds.microphone.settings import Settings
+
+WORDS: frozenset[str] = STATES | {"on", "off"}
+"""States of a stream, and of a capture switch."""
+
+__all__ = ["CODES", "WORDS", "Driver", "Passive", "Settings", "judge", "prepare"]
+
+
+def prepare() -> None:
+    """Imports what a look needs (numpy), so that a worker is warm. Opens no device."""
+    importlib.import_module("agent.kinds.microphone.listening")
