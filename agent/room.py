@@ -64,12 +64,14 @@ class RoomAgent:
         clock: Callable[[], Moment],
         *,
         root: Path = Path("/"),
+        virtual_root: Path | None = None,
         lane_for: Callable[[Device], Lane] = new_lane,
     ) -> None:
         self.room = room
         self._folders = folders
         self._clock = clock
         self._root = root
+        self._virtual_root = virtual_root or root
         self._lane_for = lane_for
         self._store = Store(folders.state / "agent.db", clock=clock)
         self._link: Link | None = None
@@ -160,7 +162,7 @@ class RoomAgent:
                 device,
                 self,
                 lane=self._lane_for(device) if kinds.has_driver(device.kind) else None,
-                root=self._root,
+                root=self._virtual_root if device.virtual else self._root,
                 clock=self._clock,
                 max_age_s=self.room.requirements.max_age_s.get(device.kind, float("inf")),
                 state=judging.restore([i for i in known if i.device == device.id], now),
@@ -295,14 +297,15 @@ class RoomAgent:
             self._publisher.readiness(document, now),
         ]
         if any(news):
-            write_status(self._folders.runtime / "status.json", self._status(now))
+            write_status(self._folders.runtime / "status.json", self.status())
 
     def _put(self, suffix: str, doc: dict[str, Any]) -> None:
         if self._link is not None:
             self._link.put(suffix, encode(doc))
 
-    def _status(self, now: Moment) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """What `hearing-room status` shows: the documents as published, and the agent itself."""
+        now = self._clock()
         stands = self._publisher.documents
         link = self._link
         broker = None
@@ -324,7 +327,7 @@ class RoomAgent:
             "valid_until_up_s": now.up_s + PUBLISHED_FOR_S,
             "about": stands.get("about"),
             "readiness": stands.get("readiness"),
-            "devices": [stands[f"device/{name}"] for name in self._watched],
+            "devices": [stands[n] for n in stands if n.startswith("device/")],
         }
 
     # -- events -------------------------------------------------------------------------------

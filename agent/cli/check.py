@@ -109,9 +109,7 @@ def _result(text: str, item: sources.Source, reading: Reading) -> Result:
     result: Result = {
         "source": text,
         "level": worst(f.level for f in found),
-        "findings": [
-            {"code": f.code, "level": f.level, "numbers": dict(f.numbers)} for f in found
-        ],
+        "findings": [{"code": f.code, "level": f.level, "numbers": dict(f.numbers)} for f in found],
         "readings": dict(reading.values),
     }
     if reading.identity:

@@ -16,6 +16,8 @@ A kind module has
 - `changes(settings, root)` (optional): an async iterator that yields when it is worth asking now.
 - `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker, and
   `ports(settings) -> tuple[int, ...]`: the TCP ports that a `netcam` needs to reach.
+- `discover(root) -> list[dict]` (optional): a settings table for every device of this kind that
+  is plugged in, read from the kernel without opening anything.
 
 A kind with neither `Passive` nor `Driver` does its work in hands.
 Adding a kind is one such file, its words and its test. Nothing else moves.
@@ -133,3 +135,9 @@ def ports_of(kind: str, settings: DeviceSettings) -> tuple[int, ...]:
     """The TCP ports that the worker of a camera on the network needs."""
     tell = getattr(load(kind), "ports", None)
     return tuple(tell(settings)) if tell else ()
+
+
+def discover(kind: str, root: Path) -> list[dict[str, Any]]:
+    """Settings tables for what is plugged in of a kind; empty where the kind cannot tell."""
+    find = getattr(load(kind), "discover", None)
+    return list(find(root)) if find else []

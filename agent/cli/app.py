@@ -1,0 +1,207 @@
+"""`hearing-room`: the commands, each a thin door to the module that does the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from agent import __version__
+from agent.cli import output
+from agent.model import AgentError, ConfigError
+from agent.settings import DEFAULT_PATH
+
+app = typer.Typer(
+    help="Watches the room of an online hearing, says in time whether it is ready, never records.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="The configuration of the room.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Language = Annotated[
+    Optional[Literal["vi", "en"]],  # noqa: UP045 (typer reads it at run time on 3.11)
+    typer.Option("--language", "-l", help="Language of the texts; default: the room's."),
+]
+Config = Annotated[Path, typer.Option("--config", "-c", help="The room's file.")]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; wrong usage is 64, wrong configuration 78."""
+    try:
+        result: Any = app(list(arguments), prog_name="hearing-room", standalone_mode=False)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return output.CONFIG
+    except AgentError as error:
+        print(f"hearing-room: {error}", file=sys.stderr)
+        return output.UNKNOWN
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        # Typer carries its own copy of click: its usage errors are known by what they can do.
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"hearing-room: {error.format_message()}", file=sys.stderr)
+        print("Try 'hearing-room --help'.", file=sys.stderr)
+        return output.USAGE
+    return result if isinstance(result, int) else 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config: Config = DEFAULT_PATH,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="How much is said.")
+    ] = "info",
+) -> int:
+    """Watch the room until told to stop: the daemon."""
+    from agent.cli import run as daemon
+
+    return daemon.main(["--config", str(config), "--log-level", log_level])
+
+
+@app.command("try")
+def try_(
+    seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--seconds", min=1, help="Stop by itself after so long."),
+    ] = None,
+    language: Language = None,
+    keep_virtual: Annotated[
+        bool, typer.Option("--virtual", help="Use the virtual room even where hardware is.")
+    ] = False,
+) -> int:
+    """Run here and now, without installing: a broker of its own, the real devices that are found,
+    virtual ones for what is missing. Ctrl-C leaves nothing behind."""
+    from agent.cli import trial
+
+    return trial.run(seconds=seconds, language=language, only_virtual=keep_virtual)
+
+
+@app.command()
+def check(
+    what: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="[DEVICE|SOURCE]...",
+            help="A device of the running agent, or a source such as camera:/dev/video0, "
+            "camera:clip.mp4?fps=30, microphone:hw:1, display:HDMI-A-1, network, host.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    language: Language = None,
+) -> int:
+    """Measure once and say what is wrong."""
+    from agent.cli import check as checking
+
+    return checking.run(what or [], as_json=as_json, language=language)
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow until Ctrl-C.")] = False,
+    as_json: Json = False,
+    language: Language = None,
+) -> int:
+    """What the running agent knows; unknown (3) when it is dead or silent."""
+    from agent.cli import status as showing
+
+    return showing.run(as_json=as_json, watch=watch, language=language)
+
+
+@app.command()
+def codes(
+    pattern: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[KIND|CODE]", help="Only these, e.g. camera or camera.frozen."),
+    ] = None,
+    as_json: Json = False,
+    language: Language = None,
+) -> int:
+    """Every code with its level, meaning and steps."""
+    from agent.cli import codes as listing
+
+    return listing.run(pattern, as_json=as_json, language=language)
+
+
+@app.command()
+def adopt(
+    target: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="Write here instead of to standard output."),
+    ] = None,
+    site: Annotated[str, typer.Option(help="Site, the first segment of every topic.")] = "site",
+    room: Annotated[str, typer.Option("--room", help="Id of the room.")] = "room-01",
+    as_json: Json = False,
+) -> int:
+    """Write a room.toml from what is plugged in."""
+    from agent.cli import adopt as adopting
+
+    return adopting.run(target, site=site, room=room, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    config: Config = DEFAULT_PATH,
+    as_json: Json = False,
+    language: Language = None,
+) -> int:
+    """The box itself: rights, confinement, clock, watchdog; each line with its fix."""
+    from agent.cli import doctor as examining
+
+    return examining.run(config, as_json=as_json, language=language)
+
+
+@config_app.command("check")
+def config_check(
+    file: Annotated[Path, typer.Argument(help="The file to check.")] = DEFAULT_PATH,
+    as_json: Json = False,
+) -> int:
+    """Validate a room.toml; all its mistakes in one message."""
+    from agent import settings
+
+    try:
+        room = settings.load(file)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        head, *mistakes = str(error).split("\n  ")
+        print(json.dumps({"ok": False, "mistakes": mistakes or [head]}, ensure_ascii=False))
+        return output.CONFIG
+    ids = [d.id for d in room.devices]
+    if as_json:
+        print(json.dumps({"ok": True, "room": room.id, "devices": ids}, ensure_ascii=False))
+    else:
+        print(f"{file}: in order; room {room.id} at {room.site}, devices {', '.join(ids)}")
+    return 0
+
+
+@config_app.command("schema")
+def config_schema() -> int:
+    """Print the JSON Schema of room.toml."""
+    from agent import settings
+
+    print(json.dumps(settings.schema(), indent=2, ensure_ascii=False))
+    return 0

@@ -1,0 +1,200 @@
+"""`hearing-room doctor`: the box itself; each line with its fix."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent import control, settings
+from agent.cli import output
+from agent.clock import kernel_synchronised
+from agent.judge.own import CERTIFICATE_DAYS, REQUIRED_LAYERS
+from agent.kinds import host
+from agent.lanes.lane import Lane, by_hand
+from agent.link.contract import Broker
+from agent.model import ConfigError, Level, worst
+
+ALL_LAYERS = REQUIRED_LAYERS | {"landlock"}
+PI_WATCHDOG_S = 15
+"""The most that a Raspberry Pi's watchdog can count; a larger setting leaves it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing looked at: what was found, and what to do about it."""
+
+    what: str
+    level: Level
+    found: str
+    fix: str = ""
+
+
+def run(config: Path, *, as_json: bool, language: str | None) -> int:
+    """Examine the box; the exit code is that of the worst line."""
+    vietnamese = output.language(language) == "vi"
+    lines = list(examine(config))
+    for line in lines:
+        if as_json:
+            entry = {"what": line.what, "level": line.level, "found": line.found, "fix": line.fix}
+            print(json.dumps(entry, ensure_ascii=False))
+            continue
+        print(f"[{output.SIGNS[line.level]}] {line.what}: {line.found}")
+        if line.fix:
+            print(f"      {'Cách xử lý' if vietnamese else 'Fix'}: {line.fix}")
+    return output.exit_code(worst(line.level for line in lines))
+
+
+def examine(config: Path) -> Iterator[Line]:
+    """Every line of the examination; one that goes wrong is a line that says so."""
+    checks: list[Callable[[], Iterator[Line]]] = [
+        _box,
+        _confinement,
+        _clock,
+        _ping,
+        _programs,
+        _watchdog,
+        _folders,
+        lambda: _config(config),
+    ]
+    for check in checks:
+        try:
+            yield from check()
+        except OSError as error:
+            yield Line(check.__name__.strip("_"), Level.UNKNOWN, f"cannot be read: {error}")
+
+
+def _box() -> Iterator[Line]:
+    model = host.box_model(Path("/")) or "no model is told"
+    python = ".".join(str(n) for n in sys.version_info[:3])
+    yield Line("box", Level.OK, f"{model}, Python {python}")
+
+
+def _confinement() -> Iterator[Line]:
+    """Start a real worker and read which layers it says are in force."""
+    layers = asyncio.run(_worker_layers())
+    if layers is None:
+        yield Line(
+            "worker",
+            Level.FAIL,
+            "the process that looks at cameras and microphones does not start",
+            "run `python -m agent.lanes.worker` by hand and read what it prints",
+        )
+        return
+    missing = sorted(ALL_LAYERS - layers)
+    if not missing:
+        yield Line("confinement", Level.OK, ", ".join(sorted(layers)))
+        return
+    level = Level.FAIL if REQUIRED_LAYERS & set(missing) else Level.INFO
+    fix = "use a kernel with seccomp and Landlock (Raspberry Pi OS bookworm or later has both)"
+    yield Line("confinement", level, f"missing: {', '.join(missing)}", fix)
+
+
+async def _worker_layers() -> set[str] | None:
+    lane = Lane(by_hand("senses"), name="doctor", idle_s=5.0)
+    try:
+        await lane.ask(
+            device="doctor",
+            kind="microphone",
+            settings={"source": "file:/nonexistent.wav"},
+            ask="look",
+            deadline_s=5.0,
+            words=(),
+        )
+        return set(lane.hello.confined) if lane.hello else None
+    finally:
+        await lane.close()
+
+
+def _clock() -> Iterator[Line]:
+    if kernel_synchronised():
+        yield Line("clock", Level.OK, "synchronised")
+    else:
+        fix = "connect the network, or set an NTP server: timedatectl timesync-status"
+        yield Line("clock", Level.WARN, "not synchronised", fix)
+
+
+def _ping() -> Iterator[Line]:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
+    except PermissionError:
+        fix = "sysctl net.ipv4.ping_group_range='0 2147483647' (install.sh sets it)"
+        yield Line("ping", Level.INFO, "not permitted; round trips are measured by TCP", fix)
+    else:
+        yield Line("ping", Level.OK, "permitted")
+
+
+def _programs() -> Iterator[Line]:
+    if shutil.which("arecord"):
+        yield Line("arecord", Level.OK, "found")
+    else:
+        yield Line("arecord", Level.WARN, "not found", "apt install alsa-utils")
+
+
+def _watchdog() -> Iterator[Line]:
+    if not Path("/dev/watchdog0").exists():
+        fix = "a Raspberry Pi has one; elsewhere a hung kernel stays hung until somebody comes"
+        yield Line("hardware watchdog", Level.INFO, "none", fix)
+        return
+    timeout = Path("/sys/class/watchdog/watchdog0/timeout")
+    state = Path("/sys/class/watchdog/watchdog0/state")
+    active = state.is_file() and state.read_text().strip() == "active"
+    if active:
+        yield Line("hardware watchdog", Level.OK, f"active, {timeout.read_text().strip()} s")
+    else:
+        fix = f"set RuntimeWatchdogSec={PI_WATCHDOG_S} in /etc/systemd/system.conf, not more"
+        yield Line("hardware watchdog", Level.WARN, "not in use", fix)
+
+
+def _folders() -> Iterator[Line]:
+    folders = control.folders()
+    for name, folder in (("state", folders.state), ("runtime", folders.runtime)):
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        if os.access(nearest, os.W_OK):
+            yield Line(f"{name} folder", Level.OK, str(folder))
+        else:
+            fix = "run as the user of the service, or set $STATE_DIRECTORY and $RUNTIME_DIRECTORY"
+            yield Line(f"{name} folder", Level.WARN, f"{folder} cannot be written", fix)
+
+
+def _config(path: Path) -> Iterator[Line]:
+    try:
+        room = settings.load(path)
+    except ConfigError as error:
+        yield Line("configuration", Level.FAIL, str(error), f"mend {path}, or hearing-room adopt")
+        return
+    yield Line("configuration", Level.OK, f"{path}, room {room.id}, {len(room.devices)} devices")
+    if room.broker is not None:
+        yield from _certificate(room.broker)
+
+
+def _certificate(broker: Broker) -> Iterator[Line]:
+    if broker.certificate_file is None:
+        return
+    days = certificate_days(Path(broker.certificate_file))
+    if days is None:
+        fix = "put a PEM certificate there that this user can read"
+        yield Line("certificate", Level.FAIL, f"{broker.certificate_file}: not readable", fix)
+    elif days < CERTIFICATE_DAYS:
+        fix = "ask the centre for a new certificate"
+        yield Line("certificate", Level.WARN, f"{days:.0f} days left", fix)
+    else:
+        yield Line("certificate", Level.OK, f"{days:.0f} days left")
+
+
+def certificate_days(path: Path) -> float | None:
+    """Days until a PEM certificate runs out, None where it cannot be read."""
+    try:
+        decoded = ssl._ssl._test_decode_cert(str(path))  # type: ignore[attr-defined]
+        ends = ssl.cert_time_to_seconds(decoded["notAfter"])
+    except (OSError, ssl.SSLError, KeyError, ValueError):
+        return None
+    return (ends - datetime.now(UTC).timestamp()) / 86_400
