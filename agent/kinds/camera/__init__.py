@@ -1,0 +1,43 @@
+"""A camera: watched by its picture in a worker, by the kernel's word in the agent.
+
+source.py     `source` taken apart          settings.py   what is expected, every limit
+nodes.py      /sys, without opening         passive.py    the agent's part
+v4l2.py       ioctls and streaming          watch.py      sees another opener
+frames.py     one shape for every picture   capture.py    files, nodes, network -> frames
+analysis.py   frames -> numbers             judge.py      numbers -> findings
+driver.py     the worker's part
+
+Nothing that is imported here loads OpenCV or NumPy; `Driver` does, when it is made.
+"""
+
+from __future__ import annotations
+
+from agent.kinds.camera.driver import Driver, prepare
+from agent.kinds.camera.judge import CODES, WORDS, judge
+from agent.kinds.camera.passive import Passive, changes
+from agent.kinds.camera.settings import Settings
+from agent.kinds.camera.source import port_of
+
+__all__ = [
+    "CODES",
+    "WORDS",
+    "Driver",
+    "Passive",
+    "Settings",
+    "changes",
+    "judge",
+    "ports",
+    "prepare",
+    "variant",
+]
+
+
+def variant(settings: Settings) -> str:
+    """A camera on the network needs a worker that may reach it; the others get none."""
+    return "netcam" if settings.where().on_network else "senses"
+
+
+def ports(settings: Settings) -> tuple[int, ...]:
+    """The TCP port of a camera on the network."""
+    port = port_of(settings.where())
+    return () if port is None else (port,)

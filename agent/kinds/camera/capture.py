@@ -1,0 +1,314 @@
+"""Frames from a source: a device node, a file, a camera on the network.
+
+Each is a generator of `Frame`s that ends by itself, and raises `Failed` for what a reading then
+says. Nothing here writes, logs or keeps a picture.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from agent import clock
+from agent.kinds.camera import v4l2
+from agent.kinds.camera.frames import FORMATS, Frame, cut_short, from_bgr, from_buffer
+from agent.kinds.camera.watch import OtherOpeners
+from agent.model import Fault
+
+_ONE_THREAD = [cv2.CAP_PROP_N_THREADS, 1]  # more threads keep more pictures in memory
+_WHOLE_LIMIT_S = 3_600.0
+_YIELD_S = 0.25
+
+
+class Failed(Exception):
+    """A source that gave no (more) pictures, in the words of a reading."""
+
+    def __init__(self, fault: Fault, why: str = "", number: int | None = None) -> None:
+        super().__init__(fault, why, number)
+        self.fault = fault
+        self.why = why
+        self.errno = number
+
+
+@dataclass(slots=True)
+class About:
+    """What is known of a source before its pictures: filled while it is opened."""
+
+    width: int = 0
+    height: int = 0
+    fps: float | None = None
+    """Pictures/s that the source itself declares."""
+    lost: int = 0
+    """Pictures that the driver counted but never handed over."""
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+def from_errno(number: int | None) -> Failed:
+    """The fault behind an errno of a device."""
+    if number == errno.EBUSY:
+        return Failed(Fault.BUSY, "held", number)
+    if number in (errno.ENOENT, errno.ENXIO):
+        return Failed(Fault.ABSENT, "no_node", number)
+    if number in (errno.EACCES, errno.EPERM):
+        return Failed(Fault.ERROR, "not_permitted", number)
+    if number in (errno.ENOTTY, errno.EINVAL):
+        return Failed(Fault.ERROR, "not_supported", number)
+    return Failed(Fault.NO_ANSWER, "errno", number)
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def check_file(path: Path) -> None:
+    """Raises `Failed` for a file that cannot be read. Does not open it: a FIFO would hang."""
+    try:
+        if path.is_dir():
+            raise Failed(Fault.ERROR, "bad_file", errno.EISDIR)
+        if not path.exists():
+            raise Failed(Fault.ABSENT, "no_node", errno.ENOENT)
+    except OSError as error:
+        raise from_errno(error.errno) from None
+    if not os.access(path, os.R_OK):
+        raise Failed(Fault.ERROR, "not_permitted", errno.EACCES)
+
+
+def _open_file(path: Path, about: About) -> cv2.VideoCapture:
+    check_file(path)
+    source = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, _ONE_THREAD)
+    if not source.isOpened():
+        raise Failed(Fault.ERROR, "bad_file")
+    about.width = int(source.get(cv2.CAP_PROP_FRAME_WIDTH))
+    about.height = int(source.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    rate = source.get(cv2.CAP_PROP_FPS)
+    about.fps = rate if 0 < rate < 1_000 else None
+    return source
+
+
+def whole_file(path: Path, about: About) -> Iterator[Frame]:
+    """Every picture of a file, as fast as they decode."""
+    source = _open_file(path, about)
+    try:
+        for frame in _play(source, about):
+            yield frame
+            if frame.at_s > _WHOLE_LIMIT_S:
+                return
+    finally:
+        source.release()
+
+
+def paced_file(path: Path, about: About, look_s: float) -> Iterator[Frame]:
+    """Pictures of a file at its own pace, as if it had been running since the boot.
+
+    The position is the boot time modulo the length, and the end is followed by the beginning.
+    The file is opened anew at each look, so its content may be exchanged between two.
+    """
+    source = _open_file(path, about)
+    try:
+        length = _length_s(source, about)
+        place = clock.up_s() % length if length else 0.0
+        if place:
+            source.set(cv2.CAP_PROP_POS_MSEC, place * 1_000)
+        started, offset, seen = time.monotonic(), -place, False
+        while True:
+            for frame in _play(source, about):
+                seen = True
+                frame.at_s += offset
+                if frame.at_s < 0:  # a seek lands on the key frame before the place
+                    continue
+                if frame.at_s >= look_s:
+                    return
+                time.sleep(max(0.0, started + frame.at_s - time.monotonic()))
+                yield frame
+            offset += length
+            if not seen or not length or offset >= look_s:
+                return
+            seen = False
+            source.set(cv2.CAP_PROP_POS_MSEC, 0)
+    finally:
+        source.release()
+
+
+def _length_s(source: cv2.VideoCapture, about: About) -> float:
+    count = source.get(cv2.CAP_PROP_FRAME_COUNT)
+    return count / about.fps if about.fps and count > 0 else 0.0
+
+
+def _play(source: cv2.VideoCapture, about: About) -> Iterator[Frame]:
+    """Frames of an opened file with the file's own times (seconds from its beginning)."""
+    step = 1 / about.fps if about.fps else 1 / 25
+    last = -step
+    while True:
+        good, picture = source.read()
+        if not good or picture is None:
+            return
+        at = source.get(cv2.CAP_PROP_POS_MSEC) / 1_000
+        if at <= last - 10 * step or at < last + 0.2 * step:  # a container without times
+            at = last + step
+        last = at
+        yield from_bgr(picture, at)
+
+
+# -- cameras on the network ---------------------------------------------------------------------
+
+_FFMPEG_LIMITS = "rtsp_transport;tcp|rw_timeout;{us}|timeout;{us}|stimeout;{us}|max_delay;500000"
+
+
+def network(url: str, about: About, until_s: float, look_s: float) -> Iterator[Frame]:
+    """Pictures of an RTSP or MJPEG stream until `look_s` after the first, or `until_s` (monotonic).
+
+    RTSP goes over TCP: over UDP a lossy network looks like a broken camera.
+    """
+    wait_ms = max(500, int((until_s - time.monotonic()) * 1_000))
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = _FFMPEG_LIMITS.format(us=wait_ms * 1_000)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait_ms]
+    source = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [*limits, *_ONE_THREAD])
+    try:
+        if not source.isOpened():
+            raise Failed(Fault.NO_ANSWER, "refused" if time.monotonic() < until_s else "no_frame")
+        about.width = int(source.get(cv2.CAP_PROP_FRAME_WIDTH))
+        about.height = int(source.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        rate = source.get(cv2.CAP_PROP_FPS)
+        about.fps = rate if 1 <= rate <= 120 else None
+        end_s = None
+        while True:
+            good, picture = source.read()
+            now = time.monotonic()
+            if not good or picture is None:
+                raise Failed(Fault.NO_ANSWER, "no_frame")
+            end_s = min(until_s, now + look_s) if end_s is None else end_s
+            yield from_bgr(picture, now)
+            if now >= end_s:
+                return
+    finally:
+        source.release()
+
+
+# -- device nodes -------------------------------------------------------------------------------
+
+
+def open_node(paths: list[Path], about: About) -> tuple[v4l2.Camera, Path]:
+    """The first of some nodes that gives pictures, open and asked, not streaming yet.
+
+    Which node that is, `device_caps` says: a webcam's second node carries metadata only.
+    """
+    failed = Failed(Fault.ABSENT, "no_node")
+    for path in paths:
+        try:
+            camera = v4l2.Camera(path)
+        except OSError as error:
+            failed = from_errno(error.errno)
+            continue
+        try:
+            capability = camera.capability()
+        except OSError as error:
+            camera.close()
+            failed = from_errno(error.errno)
+            continue
+        if capability.captures:
+            about.identity = {
+                "card": _printable(capability.card),
+                "driver": _printable(capability.driver),
+                "bus": _printable(capability.bus),
+            }
+            return camera, path
+        camera.close()
+        failed = Failed(Fault.ERROR, "not_supported")
+    raise failed
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isascii() and c.isprintable())[:64]
+
+
+def choose(
+    camera: v4l2.Camera, width: int | None, height: int | None, fps: float | None
+) -> v4l2.PixelFormat:
+    """Sets what was ordered and gives what the driver made of it. `OSError` as the driver says.
+
+    Nothing ordered: the format that is set stays, if its pixels can be read.
+    """
+    offered = camera.formats()
+    now = camera.current()
+    readable = [f for f in FORMATS if f in offered]
+    if not readable and now.fourcc not in FORMATS:
+        raise Failed(Fault.ERROR, "not_supported")
+    wanted = (width or now.width, height or now.height)
+    keep = now.fourcc in FORMATS and (now.width, now.height) == wanted
+    fourcc = now.fourcc if keep or not readable else readable[0]
+    chosen = camera.set_format(fourcc, *wanted)
+    if fps:
+        camera.set_rate(fps)
+    return chosen
+
+
+def node(
+    camera: v4l2.Camera,
+    path: Path,
+    chosen: v4l2.PixelFormat,
+    about: About,
+    until_s: float,
+    look_s: float,
+) -> Iterator[Frame]:
+    """Pictures of a device until `look_s` after the first, or `until_s` (monotonic).
+
+    Lets go as soon as somebody else opens the node: `Failed` with `yielded`.
+    """
+    about.width, about.height, about.fps = chosen.width, chosen.height, camera.rate()
+    try:
+        with OtherOpeners(path) as others:
+            camera.start()
+            yield from _stream(camera, chosen, about, until_s, look_s, others)
+    except OSError as error:
+        raise from_errno(error.errno) from None
+
+
+def _stream(
+    camera: v4l2.Camera,
+    chosen: v4l2.PixelFormat,
+    about: About,
+    until_s: float,
+    look_s: float,
+    others: OtherOpeners,
+) -> Iterator[Frame]:
+    jpeg = chosen.fourcc in ("MJPG", "JPEG")
+    before: Frame | None = None
+    bytes_before, sequence, end_s = b"", -1, until_s
+    for picture in camera.pictures(others.fd):
+        now = time.monotonic()
+        if picture is None:
+            if others.came():
+                raise Failed(Fault.BUSY, "yielded")
+            if now >= end_s:
+                return
+            continue
+        if before is None:
+            end_s = min(until_s, now + look_s)
+        about.lost += max(0, picture.sequence - sequence - 1) if sequence >= 0 else 0
+        sequence = picture.sequence
+        if jpeg and before is not None and picture.data == bytes_before:
+            frame = Frame(before.luma, before.colour, picture.at_s, same=True)
+        else:
+            frame = _decode(picture, chosen, before)
+        bytes_before, before = picture.data, frame
+        yield frame
+        if now >= end_s:
+            return
+
+
+def _decode(picture: v4l2.Picture, chosen: v4l2.PixelFormat, before: Frame | None) -> Frame:
+    jpeg = chosen.fourcc in ("MJPG", "JPEG")
+    damaged = picture.damaged or (jpeg and cut_short(picture.data))
+    bgr = from_buffer(picture.data, chosen.fourcc, chosen.width, chosen.height, chosen.stride)
+    if bgr is not None:
+        return from_bgr(bgr, picture.at_s, damaged=damaged)
+    if before is not None:
+        return Frame(before.luma, before.colour, picture.at_s, damaged=True)
+    empty = np.zeros((chosen.height, chosen.width), np.uint8)
+    return Frame(empty, None, picture.at_s, damaged=True)

@@ -1,0 +1,131 @@
+"""A camera as the kernel sees it, for the agent's own process: opens no device node."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from agent import clock
+from agent.kinds.camera import nodes
+from agent.kinds.camera.settings import Settings
+from agent.kinds.camera.source import Scheme, Source
+from agent.model import Fault, Reading, Scalar
+
+POWER_WORDS = frozenset({"active", "suspended", "suspending", "resuming", "error", "unsupported"})
+"""What /sys/…/power/runtime_status may say."""
+
+
+class Passive:
+    """Kernel facts about one camera; a camera on the network has none."""
+
+    def __init__(self, settings: Settings, root: Path = Path("/")) -> None:
+        self._settings = settings
+        self._root = root
+
+    async def read(self) -> Reading:
+        """Whether it is there, whether it is the right one, whether somebody streams from it.
+
+        Values: `present`; for a USB camera `in_use` (left out where the kernel does not show it),
+        `power` and `nodes`; `right_device` where an id is expected.
+        """
+        asked, started = clock.up_s(), time.monotonic()
+        source = self._settings.where()
+        values: dict[str, Scalar] = {}
+        fault: Fault | None = None
+        if source.scheme is Scheme.USB:
+            values = _usb(source, self._root)
+        elif source.scheme is Scheme.V4L2:
+            values = _node(source, self._settings.usb_id, self._root)
+        elif source.scheme is Scheme.FILE:
+            values = {"present": Path(source.target).exists()}
+        # A camera without a video node (no driver, boot loader) can give no picture either.
+        if values.get("present") is False or values.get("nodes") == 0:
+            fault = Fault.ABSENT
+        return Reading(
+            values=values,
+            fault=fault,
+            why="no_node" if fault else "",
+            asked_s=asked,
+            took_s=time.monotonic() - started,
+        )
+
+
+def _usb(source: Source, root: Path) -> dict[str, Scalar]:
+    found = nodes.usb_devices(source, root)
+    if not found:
+        values: dict[str, Scalar] = {"present": False}
+        if source.port:
+            other = nodes.usb_id(root / "sys/bus/usb/devices" / source.port)
+            if other:  # something else sits at the place of the camera
+                return {"present": True, "right_device": False}
+        return values
+    device = found[0]
+    values = {"present": True, "nodes": len(nodes.nodes_of(device, root))}
+    return {**values, **_usb_facts(device)}
+
+
+def _usb_facts(device: Path) -> dict[str, Scalar]:
+    values: dict[str, Scalar] = {}
+    streaming = nodes.streaming(device)
+    if streaming is not None:
+        values["in_use"] = streaming
+    power = nodes.read(device / "power/runtime_status")
+    if power in POWER_WORDS:
+        values["power"] = power
+    return values
+
+
+def _node(source: Source, expected: str | None, root: Path) -> dict[str, Scalar]:
+    node = nodes.node_at(source.target, root)
+    if node is None:
+        # Something else than a video node may still stand there (a test's FIFO, a loopback).
+        return {"present": (root / source.target.lstrip("/")).exists()}
+    values: dict[str, Scalar] = {"present": True}
+    if node.usb is not None:
+        values.update(_usb_facts(node.usb))
+    if expected is not None:
+        values["right_device"] = node.usb is not None and nodes.usb_id(node.usb) == expected
+    return values
+
+
+async def changes(settings: Settings, root: Path = Path("/")) -> AsyncIterator[None]:
+    """Yields when the kernel says that a video node came or went; ends at once where none can.
+
+    Listens to the kernel's uevents (NETLINK_KOBJECT_UEVENT, group 1), which needs no privilege.
+    """
+    if not settings.where().local or root != Path("/"):
+        return
+    try:
+        uevents = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _KOBJECT_UEVENT
+        )
+    except OSError:
+        return
+    with uevents:
+        try:
+            uevents.bind((0, 1))
+        except OSError:
+            return
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                message = await loop.sock_recv(uevents, 8192)
+            except OSError:  # ENOBUFS: something was lost, so it is worth looking
+                yield None
+                continue
+            if is_video_event(message):
+                yield None
+
+
+_KOBJECT_UEVENT = 15
+
+
+def is_video_event(message: bytes) -> bool:
+    """Whether a uevent tells of a video node that came or went."""
+    fields = message.split(b"\0")
+    return b"SUBSYSTEM=video4linux" in fields and (
+        b"ACTION=add" in fields or b"ACTION=remove" in fields
+    )
