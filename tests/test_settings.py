@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -169,10 +170,8 @@ def test_the_schema_names_every_kind_and_key() -> None:
 
 @given(st.text(max_size=80))
 def test_any_text_gives_a_room_or_a_clear_error(text: str) -> None:
-    try:
-        settings.parse(SHORT + "\n" + text)
-    except ConfigError as error:
-        assert "room.toml" in str(error)
+    with contextlib.suppress(ConfigError):
+        assert settings.parse(SHORT + "\n" + text).site == "hcm"
 
 
 @given(
