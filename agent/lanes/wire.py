@@ -36,6 +36,7 @@ WHY_WORDS = frozenset(
         "died",
         "broke_rules",
         "no_worker",
+        "restarting",
         "no_frame",
         "no_samples",
         "no_node",
@@ -78,7 +79,7 @@ def _refuse(what: str) -> NoReturn:
 def _dump(payload: Mapping[str, Any], limit: int) -> bytes:
     try:
         line = json.dumps(payload, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise WireError(f"not encodable: {error}") from error
     if len(line) > limit:
         _refuse(f"line of {len(line)} bytes is longer than {limit}")
