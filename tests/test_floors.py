@@ -11,12 +11,13 @@ import pytest
 
 AGENT = Path(__file__).parent.parent / "agent"
 
-FLOORS: dict[str, int] = {
+# The ground floor has a step: the nouns lie below what is made of them alone.
+FLOORS: dict[str, float] = {
     "agent.model": 0,
-    "agent.clock": 0,
-    "agent.lanes.wire": 0,
-    "agent.lanes.confine": 0,
-    "agent.link.contract": 0,
+    "agent.clock": 0.5,
+    "agent.lanes.wire": 0.5,
+    "agent.lanes.confine": 0.5,
+    "agent.link.contract": 0.5,
     "agent.kinds": 1,
     "agent.judge": 1,
     "agent.words": 1,
@@ -30,7 +31,7 @@ FLOORS: dict[str, int] = {
     "agent.room": 3,
     "agent.hands.main": 3,
     "agent.cli": 4,
-    "agent.__main__": 4,
+    "agent.__main__": 4.5,
 }
 DOORS = {  # an outside library -> the only places that may import it
     "paho": ("agent.link.client",),
@@ -50,7 +51,7 @@ def name_of(path: Path) -> str:
     return ".".join(p for p in parts if p != "__init__")
 
 
-def floor_of(name: str) -> int:
+def floor_of(name: str) -> float:
     while name not in FLOORS:
         if name == "agent":
             return -1
