@@ -36,7 +36,7 @@ class RoomTable(BaseModel):
 
     site: str = Field(pattern=ID, description="site, the first segment of every topic")
     id: str = Field(pattern=ID, description="room, unique in the fleet; user name and client id")
-    name: str = Field(default="", max_length=120, description="shown to people")
+    name: kinds.Name = Field(default="", description="shown to people")
     language: Literal["vi", "en"] = Field(default="vi", description="of titles and lights card")
     requirements: str = Field(default="generic", description="what the room must have")
 

@@ -29,9 +29,9 @@ import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agent.model import ConfigError, Finding, Level, Reading, Seat
 
@@ -40,12 +40,25 @@ QUESTIONS = frozenset({"look", "whole", "baseline"})
 end, at decode speed. `baseline`: a look that also gives the commissioning fingerprint."""
 
 
+LONGEST_WORD = 64
+
+
+def _no_endless_word(name: str) -> str:
+    if any(len(word) > LONGEST_WORD for word in name.split()) or not name.isprintable():
+        raise ValueError(f"must be printable, with no word of more than {LONGEST_WORD} letters")
+    return name
+
+
+Name = Annotated[str, Field(max_length=120), AfterValidator(_no_endless_word)]
+"""A name for people. What leaves the room has no endless words: nothing can hide in one."""
+
+
 class DeviceSettings(BaseModel):
     """What every device table takes, whatever its kind. Durations are seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(default="", max_length=120, description="shown to people")
+    name: Name = Field(default="", description="shown to people")
     required: bool = Field(default=True, description="the room is not ready without it")
     seat: Seat | None = Field(default=None, description="whose device it is")
     profile: str | None = Field(default=None, description="firmware profile to use")

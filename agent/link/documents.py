@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import words
-from agent.link.contract import common
+from agent.link.contract import TEXT_CHARACTERS, common
 from agent.model import Device, Finding, Level, Moment, Readiness, Reading, Scalar, iso, worst
 
 RELATIVE_BAND = 0.1
@@ -132,7 +132,8 @@ def _inventory(seen: Seen) -> dict[str, Any]:
         "found": found,
     }
     if reading is not None and reading.identity:
-        entry["identity"] = " ".join(v for v in reading.identity.values() if v)
+        identity = " ".join(v for v in reading.identity.values() if v)
+        entry["identity"] = identity[:TEXT_CHARACTERS]
     if device.seat:
         entry["seat"] = device.seat
     if device.virtual:
