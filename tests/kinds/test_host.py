@@ -163,7 +163,8 @@ def test_room_on_the_disk_is_what_statvfs_says(tmp_path: Path) -> None:
     stat = os.statvfs(tmp_path)
     free_mib = stat.f_bavail * stat.f_frsize / 2**20
     assert values["disk_free_mib"] == pytest.approx(free_mib, rel=0.05, abs=64)
-    assert 0 < float(values["disk_free_pct"]) <= 100
+    usable = stat.f_blocks - stat.f_bfree + stat.f_bavail
+    assert values["disk_free_pct"] == pytest.approx(100 * stat.f_bavail / usable, abs=0.2)
     if stat.f_files:
         assert 0 < float(values["inodes_free_pct"]) <= 100
 
@@ -179,6 +180,15 @@ def test_a_warm_pi_5_is_asked_about_throttling_by_another_path(tmp_path: Path) -
     assert box.findings()["host.throttled"].level is Level.WARN
     put(tmp_path, {word: "0\n"})
     assert box.findings() == {}
+
+
+def test_a_weak_supply_slows_a_cool_box_too(tmp_path: Path) -> None:
+    box = Box(pi4(tmp_path))
+    alarm = "sys/class/hwmon/hwmon1/in0_lcrit_alarm"
+    put(tmp_path, {"sys/devices/platform/soc/soc:firmware/get_throttled": "50005\n", alarm: "1\n"})
+    assert set(box.findings()) == {"host.undervoltage", "host.throttled"}
+    put(tmp_path, {alarm: "0\n"})
+    assert set(box.findings()) == {"host.undervoltage"}
 
 
 def test_a_laptop_without_pi_files_is_ok_and_says_nothing_of_them(tmp_path: Path) -> None:
@@ -375,7 +385,9 @@ def test_the_disk_of_the_state_folder_is_the_one_that_holds_it(tmp_path: Path) -
 
 def test_a_server_is_never_asked_how_much_room_it_has(tmp_path: Path) -> None:
     put(pi4(tmp_path), {"proc/self/mountinfo": mountinfo("/ rw ext4 rw", "/srv rw nfs4 rw")})
+    (tmp_path / "srv/state").mkdir(parents=True)
     assert "disk_free_pct" not in facts.disk(tmp_path, "/srv/state")
+    assert "disk_free_pct" in facts.disk(tmp_path, "/proc")
     reading = asyncio.run(host.Passive(host.Settings(path="/srv/state"), tmp_path).read())
     levels = {f.code: f.level for f in host.judge(reading, host.Settings())}
     assert levels["host.disk_full"] is Level.UNKNOWN

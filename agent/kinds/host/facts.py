@@ -59,7 +59,7 @@ def box_model(root: Path = Path("/")) -> str:
     """
     tree = text(root / "proc/device-tree/model")
     name = tree if tree is not None else text(root / "sys/class/dmi/id/product_name") or ""
-    name = "".join(c for c in name.split("\0")[0] if c.isascii() and c.isprintable()).strip()
+    name = "".join(c for c in name if c.isascii() and c.isprintable()).strip()
     return "" if name.lower() in _UNNAMED_MODELS else name[:64]
 
 
