@@ -21,6 +21,7 @@ FLOORS: dict[str, float] = {
     "agent.kinds": 1,
     "agent.judge": 1,
     "agent.words": 1,
+    "agent.profiles": 1,
     "agent.settings": 2,
     "agent.lanes": 2,
     "agent.link": 2,

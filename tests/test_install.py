@@ -229,10 +229,12 @@ def test_a_python_that_will_not_do_is_refused_by_name(
 
 
 READ_ALL = """
-import agent, agent.words
+import agent, agent.profiles, agent.words
 from agent.judge import readiness
 for language in agent.words.LANGUAGES:
     assert agent.words.load(language) and agent.words.terms(language)
+assert agent.profiles.all_devices() and agent.profiles.all_boxes()
+assert agent.profiles.all_relay_boards()
 assert readiness.names()
 for name in readiness.names():
     readiness.load(name)
