@@ -1,0 +1,2 @@
+from link_stage import mosquitto as mosquitto
+from link_stage import spy as spy
