@@ -91,7 +91,7 @@ missing_packages() {
     echo python3-venv
   fi
   if [[ $1 == test ]]; then
-    tools+=(mosquitto:mosquitto mosquitto_sub:mosquitto-clients ip:iproute2 nft:nftables)
+    tools+=(mosquitto:mosquitto ip:iproute2)
   fi
   for tool in "${tools[@]}"; do
     have "${tool%%:*}" || echo "${tool#*:}"

@@ -62,7 +62,7 @@ def build_wheel(folder, settings=None, metadata=None):
 
 build_editable = build_wheel
 '''
-TOOLS = ("arecord", "mosquitto", "mosquitto_sub", "ip", "nft")
+TOOLS = ("arecord", "mosquitto", "ip")
 COMMANDS = "bash cat dirname env flock id mktemp readlink rm sh sha256sum stat tail"
 
 

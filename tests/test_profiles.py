@@ -132,6 +132,7 @@ def test_a_shared_id_is_told_apart_by_its_product_string() -> None:
     assert board("HIDRelay") == "hidrelay"
     assert board("USBRelay") is None
     assert board("My USBRelay4") is None, "the whole string must fit"
+    assert board("USBRelay44") is None
     assert board("") is None
 
 
