@@ -46,6 +46,7 @@ log = logging.getLogger("agent.room")
 TICK_S = 10.0
 TELEMETRY_S = 60.0
 GRACE_S = 5.0
+RECORD_S = 2.0
 LOOKING = (Mode.IDLE, Mode.PREPARING)
 """The modes in which a device may be opened. In recess people are in the room."""
 CAPABILITIES = ("check", "report")
@@ -297,7 +298,10 @@ class RoomAgent:
             self._publisher.readiness(document, now),
         ]
         if any(news):
-            write_status(self._folders.runtime / "status.json", self.status())
+            try:
+                write_status(self._folders.runtime / "status.json", self.status())
+            except OSError as error:  # an old file says by its age that it is old
+                log.warning("the status file could not be written: %s", error)
 
     def _put(self, suffix: str, doc: dict[str, Any]) -> None:
         if self._link is not None:
@@ -306,7 +310,7 @@ class RoomAgent:
     def status(self) -> dict[str, Any]:
         """What `hearing-room status` shows: the documents as published, and the agent itself."""
         now = self._clock()
-        stands = self._publisher.documents
+        stands = self._publisher.standing
         link = self._link
         broker = None
         if link is not None:
@@ -343,18 +347,19 @@ class RoomAgent:
             "numbers": dict(incident.numbers) or None,
         }
         event = documents.event(type_, self._clock(), **fields)
-        self._spawn(self._record(event, _IMPORTANCE.get(incident.level, _KEPT), row))
+        self._record(event, _IMPORTANCE.get(incident.level, _KEPT), **row)
 
-    def _event(self, type_: str, importance: int, **fields: Any) -> None:
-        event = documents.event(type_, self._clock(), **fields)
-        self._spawn(self._record(event, importance, {}))
+    def _event(self, type_: str, importance: int, **fields: Any) -> asyncio.Future[int]:
+        return self._record(documents.event(type_, self._clock(), **fields), importance)
 
-    async def _record(
-        self, event: dict[str, Any], importance: int, row: Mapping[str, Incident]
-    ) -> None:
-        await self._store.record(event, importance=importance, **row)
+    def _record(
+        self, event: dict[str, Any], importance: int, **row: Incident
+    ) -> asyncio.Future[int]:
+        kept = self._store.post(event, importance=importance, **row)
         if self._link is not None:
-            self._link.kick()
+            link = self._link
+            kept.add_done_callback(lambda _: link.kick())
+        return kept
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -385,7 +390,7 @@ class RoomAgent:
         except Refused as refusal:
             outcome = {"state": "refused", "code": refusal.code, "message": str(refusal)}
         took_ms = round((self._clock().up_s - started_s) * 1000)
-        self._event(
+        kept = self._event(
             f"command.{outcome['state']}",
             _KEPT,
             command=command.name[:40],
@@ -393,6 +398,8 @@ class RoomAgent:
             by=by[:64],
             took_ms=took_ms,
         )
+        # Whoever hears of an outcome may rely on its record, unless the disk hangs.
+        await asyncio.wait([kept], timeout=RECORD_S)
         return {**outcome, "took_ms": took_ms}
 
     async def _check(self, args: dict[str, Any], by: str) -> dict[str, Any]:
@@ -420,7 +427,7 @@ class RoomAgent:
     async def _report(self, args: dict[str, Any], by: str) -> dict[str, Any]:
         """Everything that stands, as published."""
         self._no_more(args)
-        return self._publisher.documents
+        return self._publisher.standing
 
     @staticmethod
     def _no_more(args: Mapping[str, Any]) -> None:

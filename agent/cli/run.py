@@ -49,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr(options.log_level)
     try:
         room = settings.load(options.config)
+        control.make(control.folders())
         return asyncio.run(serve(room))
     except ConfigError as error:
         print(error, file=sys.stderr)

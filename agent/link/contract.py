@@ -334,7 +334,7 @@ class EventDoc(Payload):
     __pydantic_extra__: dict[str, Flat]
 
     n: int = Field(ge=1)
-    prev: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    prev: str = Field(pattern=r"^([0-9a-f]{8,64})?$", description="SHA-256, empty for the first")
     type: Code
     device: Id | None = None
     code: Code | None = None

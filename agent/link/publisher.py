@@ -26,7 +26,7 @@ class Publisher:
         self._until_s: dict[str, float] = {}
 
     @property
-    def documents(self) -> dict[str, dict[str, Any]]:
+    def standing(self) -> dict[str, dict[str, Any]]:
         """What stands on the broker, by topic suffix."""
         return dict(self._last)
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class Broker:
         self.port = free_port()
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"persistence_location {folder}/\nmax_queued_messages 10000\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -68,7 +70,7 @@ class Broker:
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            self._process.terminate()
             self._process.wait(10)
             self._process = None
 
@@ -79,7 +81,13 @@ class Listener:
     def __init__(self, port: int) -> None:
         self.messages: list[tuple[str, dict[str, Any] | None, bool]] = []
         self._ready: queue.Queue[int] = queue.Queue()
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        # A session of its own outlives the broker: what is said meanwhile is kept for it.
+        self.client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id=f"listener-{uuid.uuid4().hex[:12]}",
+            protocol=mqtt.MQTTv311,
+            clean_session=False,
+        )
         self.client.on_connect = self._connected
         self.client.on_subscribe = lambda *_: self._ready.put(1)
         self.client.on_message = self._message
@@ -135,11 +143,12 @@ class Agent:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agent", "run", "--config", str(self.config)],
-            env=self.env,
-            stderr=(self.folder / "agent.log").open("ab"),
-        )
+        with (self.folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "agent", "run", "--config", str(self.config)],
+                env=self.env,
+                stderr=log,
+            )
 
     @property
     def log(self) -> str:

@@ -106,16 +106,16 @@ def test_no_event_is_lost_while_the_broker_is_away_and_the_agent_is_killed(
     with running(agent):
         wait_for(lambda: listener.last("device/cam").get("level") == "ok", 60)
         broker.stop()
-        for number in range(100):
+        for number in range(200):
             _report(agent)
-            if number == 50:
+            if number == 100:
                 agent.kill()
                 agent.start()
                 wait_for(lambda: (tmp_path / "run/control.sock").exists(), 20)
                 wait_for(lambda: _answers(agent), 20)
         broker.start()
         wait_for(lambda: listener.last("status").get("state") == "online", 60)
-        wait_for(lambda: len(listener.events("command.done")) >= 100, 60)
+        wait_for(lambda: len(listener.events("command.done")) >= 200, 90)
         numbers = sorted({e["n"] for e in listener.events()})
         assert numbers == list(range(1, numbers[-1] + 1))
 
@@ -209,7 +209,7 @@ def test_a_clean_stop_says_so_and_leaves_nothing_behind(
         workers = agent.workers()
         assert agent.stop() == 0
         wait_for(lambda: listener.last("status").get("state") == "stopped", 5)
-        assert sorted(p.name for p in (tmp_path / "run").iterdir()) == []
+        assert {p.name for p in (tmp_path / "run").iterdir()} <= {"control.lock"}
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
         assert agent.command("status").returncode == 3
 
