@@ -111,10 +111,7 @@ class Lane:
         if self._idle is not None:
             self._idle.cancel()
         if (worker := self._worker) is not None:
-            if self._lock.locked():
-                worker.kill()
-            else:
-                worker.retire()
+            worker.retire()
             await worker.settled.wait()
             worker.let_go()
 

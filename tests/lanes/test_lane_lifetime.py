@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -136,6 +137,24 @@ def test_a_closed_lane_leaves_no_process_and_answers_that_there_is_none(stage: S
     run(test)
 
 
+def test_the_last_answer_of_a_worker_that_is_already_gone_counts(stage: Stage) -> None:
+    async def test() -> None:
+        lane = stage.lane()
+        pid = pid_of(await look(lane))
+        stage.play("then-exit")
+        asking = asyncio.create_task(look(lane))
+        await asyncio.sleep(0)  # sent
+        end = os.pidfd_open(pid)
+        select.select([end], [], [], TEST_S)
+        os.close(end)
+        assert lane._worker is not None
+        assert lane._worker.is_gone()  # the loop hears of the end before it hears the answer
+        assert pid_of(await asking) == pid
+        await lane.close()
+
+    run(test)
+
+
 def test_a_question_that_cannot_be_a_line_is_the_callers_error(stage: Stage) -> None:
     async def test() -> None:
         lane = stage.lane()
@@ -172,6 +191,7 @@ def test_no_secret_and_no_descriptor_of_the_agent_reaches_the_worker(
         "LC_CTYPE",
         "PYTHONPATH",
         "PYTHONDONTWRITEBYTECODE",
+        "PYDANTIC_DISABLE_PLUGINS",
     }
     [descriptors] = stage.log("files")
     assert set(descriptors) == {"0", "1", "2", "3"}  # 3: the folder it lists

@@ -71,6 +71,11 @@ PROBE = """
             picture = "the-picture-in-a-local-variable"
             raise ValueError("the-message-with-a-" + self.settings.password)
 
+        def fails_at_first(self, ask):
+            if made == 1:
+                raise ValueError("an unknown state")
+            return self.plain(ask)
+
         def fails_with_errno(self, ask):
             os.open(self.settings.path, os.O_RDONLY)
 
@@ -239,6 +244,12 @@ def test_a_driver_that_fails_is_an_error_and_the_next_question_gets_a_new_one(
     reading = worker.ask(name=name)
     assert (reading.fault, reading.why, reading.values) == (Fault.ERROR, "exception", {})
     assert worker.ask().values == {"prepared": False, "made": 2, "closed": 1, "asked": 1}
+
+
+def test_a_driver_that_failed_is_not_asked_again(worker: Wire) -> None:
+    assert worker.ask(name="fails_at_first").fault is Fault.ERROR
+    again = worker.ask(name="fails_at_first").values
+    assert again == {"prepared": False, "made": 2, "closed": 1, "asked": 1}
 
 
 def test_an_error_of_the_system_comes_with_its_number(worker: Wire) -> None:
