@@ -11,37 +11,50 @@ import socket
 
 log = logging.getLogger("agent.notify")
 
-
-def ready(status: str = "") -> None:
-    """The service is up."""
-    send("READY=1", f"STATUS={status}" if status else "")
+MAX_STATUS = 200
 
 
-def stopping() -> None:
+def ready(text: str = "") -> bool:
+    """The service is up; `text` is shown by `systemctl status`."""
+    return send("READY=1", *_status(text), wait_s=1.0)
+
+
+def status(text: str) -> bool:
+    """What `systemctl status` shows, one short line."""
+    return send(*_status(text))
+
+
+def stopping() -> bool:
     """The service is on its way down."""
-    send("STOPPING=1")
+    return send("STOPPING=1", wait_s=1.0)
 
 
-def watchdog() -> None:
+def watchdog() -> bool:
     """The service is alive: resets systemd's watchdog."""
-    send("WATCHDOG=1")
+    return send("WATCHDOG=1")
 
 
-def send(*assignments: str) -> bool:
-    """Send assignments; False where nobody listens. A full or vanished socket is no error: a
-    missed message is what the watchdog is for."""
+def send(*assignments: str, wait_s: float = 0.0) -> bool:
+    """Send assignments in one message; False where nobody took them. A socket that is full for
+    longer than `wait_s`, or gone, is no error: a missed message is what the watchdog is for."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return False
     address = "\0" + path[1:] if path.startswith("@") else path
-    message = "\n".join(a for a in assignments if a).encode()
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
-            out.sendto(message, address)
-    except OSError as error:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.settimeout(wait_s)
+            out.sendto("\n".join(assignments).encode(), address)
+    except (OSError, ValueError) as error:
         log.warning("systemd could not be told: %s", error)
         return False
     return True
+
+
+def _status(text: str) -> list[str]:
+    """One assignment at most: a line break in it would begin another."""
+    line = " ".join(text.split())[:MAX_STATUS]
+    return [f"STATUS={line}"] if line else []
 
 
 def watchdog_period_s() -> float | None:

@@ -14,6 +14,7 @@ AGENT = Path(__file__).parent.parent / "agent"
 # The ground floor has a step: the nouns lie below what is made of them alone.
 FLOORS: dict[str, float] = {
     "agent.model": 0,
+    "agent.notify": 0,
     "agent.clock": 0.5,
     "agent.lanes.wire": 0.5,
     "agent.lanes.confine": 0.5,

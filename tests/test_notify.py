@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,38 +11,77 @@ import pytest
 from agent import notify
 
 
+@pytest.fixture(params=["path", "abstract"])
+def systemd(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
+    """The other end of the protocol: a real datagram socket, of both kinds systemd uses."""
+    abstract = request.param == "abstract"
+    path = f"@hearing-room-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind("\0" + path[1:] if abstract else path)
+        sock.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        yield sock
+
+
 def heard(sock: socket.socket) -> list[str]:
     return sock.recv(4096).decode().split("\n")
 
 
-@pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_hears_what_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool
-) -> None:
-    path = f"@hearing-room-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind("\0" + path[1:] if abstract else path)
-        systemd.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", path)
-        notify.ready("watching")
-        assert heard(systemd) == ["READY=1", "STATUS=watching"]
-        notify.watchdog()
-        assert heard(systemd) == ["WATCHDOG=1"]
-        notify.stopping()
-        assert heard(systemd) == ["STOPPING=1"]
+def test_systemd_hears_what_is_said(systemd: socket.socket) -> None:
+    assert notify.ready("watching 5 devices")
+    assert heard(systemd) == ["READY=1", "STATUS=watching 5 devices"]
+    assert notify.ready()
+    assert heard(systemd) == ["READY=1"]
+    assert notify.watchdog()
+    assert heard(systemd) == ["WATCHDOG=1"]
+    assert notify.status("Phòng: sẵn sàng")
+    assert heard(systemd) == ["STATUS=Phòng: sẵn sàng"]
+    assert notify.stopping()
+    assert heard(systemd) == ["STOPPING=1"]
+
+
+def test_a_status_is_one_short_line_and_cannot_say_anything_else(systemd: socket.socket) -> None:
+    notify.ready("fine\nWATCHDOG=trigger\n")
+    assert heard(systemd) == ["READY=1", "STATUS=fine WATCHDOG=trigger"]
+    notify.status("x" * 100_000)
+    assert heard(systemd) == ["STATUS=" + "x" * 200]
 
 
 def test_without_systemd_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert notify.send("READY=1") is False
+    assert [notify.ready("x"), notify.watchdog(), notify.status("x"), notify.stopping()] == [
+        False
+    ] * 4
 
 
-def test_a_socket_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
-    assert notify.send("READY=1") is False
+def test_a_full_socket_never_holds_up_the_loop_and_is_heard_again(systemd: socket.socket) -> None:
+    while notify.watchdog():
+        pass  # until systemd's queue is full
+    began_s = time.monotonic()
+    assert not notify.watchdog()
+    assert time.monotonic() - began_s < 0.5
+    systemd.setblocking(False)
+    while True:
+        try:
+            heard(systemd)
+        except BlockingIOError:
+            break
+    assert notify.watchdog()
+    assert heard(systemd) == ["WATCHDOG=1"]
+
+
+@pytest.mark.parametrize("path", ["none", "none/x", "x" * 200, "vsock:2:1234"])
+def test_a_socket_that_is_not_there_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", path if ":" in path else str(tmp_path / path))
+    assert notify.ready() is False
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "none"))
-        assert notify.send("READY=1") is True
+        systemd.bind(str(tmp_path / "there"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "there"))
+        assert notify.ready() is True
 
 
 @pytest.mark.parametrize(
@@ -49,9 +90,12 @@ def test_a_socket_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.M
         ("30000000", "", 30.0),
         ("30000000", "self", 30.0),
         ("30000000", "1", None),
+        ("500000", "self", 0.5),
         ("0", "", None),
         ("", "", None),
         ("soon", "", None),
+        ("-1", "", None),
+        ("²", "", None),
     ],
 )
 def test_the_watchdog_period_is_for_this_process(
