@@ -94,7 +94,7 @@ async def until(met: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-# -- numbers and chain ----------------------------------------------------------------------------
+# -- numbers and chain ---------------------------------------------------------------------------
 
 
 def test_an_event_gets_the_next_number_and_the_hash_of_the_one_before(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_two_agents_on_one_file_never_give_a_number_twice(tmp_path: Path) -> Non
     with_store(tmp_path, work, busy_s=5.0)
 
 
-# -- outbox ---------------------------------------------------------------------------------------
+# -- outbox --------------------------------------------------------------------------------------
 
 
 def test_sent_events_are_not_given_out_again_and_stay_as_the_record(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_gap_survives_a_restart_and_grows_on(tmp_path: Path) -> None:
     with_store(tmp_path, drain, unsent_max=10, linger_s=60.0)
 
 
-# -- bounds ---------------------------------------------------------------------------------------
+# -- bounds --------------------------------------------------------------------------------------
 
 
 def used_bytes(path: Path) -> int:
@@ -376,7 +376,7 @@ def test_a_clock_that_is_wrong_prunes_nothing(tmp_path: Path) -> None:
     with_store(tmp_path, work, clock)
 
 
-# -- incidents, documents, commands -----------------------------------------------------------------
+# -- incidents, documents, commands ----------------------------------------------------------------
 
 
 def test_an_open_incident_survives_a_restart_and_is_closed_once(tmp_path: Path) -> None:
