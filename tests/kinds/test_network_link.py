@@ -131,11 +131,17 @@ def test_an_interface_that_is_switched_off_is_no_link(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "up"),
-    [("up", True), ("unknown", True), ("dormant", False), ("lowerlayerdown", False)],
+    ("state", "carrier", "up"),
+    [
+        ("up", 1, True),
+        ("unknown", 1, True),  # a driver that does not tell
+        ("unknown", 0, False),
+        ("dormant", 1, False),  # associated, but not let in
+        ("lowerlayerdown", 1, False),
+    ],
 )
-def test_the_operational_state_decides(tree: Tree, state: str, up: bool) -> None:
-    tree.interface(operstate=state)
+def test_state_and_carrier_decide(tree: Tree, state: str, carrier: int, up: bool) -> None:
+    tree.interface(operstate=state, carrier=carrier)
     assert values(line(tree, "eth0"))["link_up"] is up
 
 
