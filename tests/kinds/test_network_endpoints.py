@@ -8,11 +8,7 @@ import datetime as dt
 import ipaddress
 import socket
 import ssl
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.kinds import network
-from agent.kinds.network.aside import Aside
-from agent.kinds.network.certificate import not_after
-from agent.kinds.network.endpoints import look_up
 from agent.model import Level, Reading, Scalar
 
 T = TypeVar("T")
@@ -379,46 +370,6 @@ def test_a_server_that_accepts_but_never_shakes_hands_is_unreachable(
     run(story())
 
 
-# --- the certificate by hand ---
-
-times = st.datetimes(dt.datetime(1950, 1, 2), dt.datetime(9999, 12, 30))
-
-
-@pytest.fixture(scope="module")
-def key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-@given(ends=times, words=st.text(min_size=1, max_size=40))
-def test_the_end_of_any_certificate_is_read(
-    key: ec.EllipticCurvePrivateKey, ends: dt.datetime, words: str
-) -> None:
-    ends = ends.replace(microsecond=0, tzinfo=dt.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, words)])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(dt.datetime(1950, 1, 1, tzinfo=dt.UTC))
-        .not_valid_after(ends)
-        .sign(key, hashes.SHA256())
-    )
-    der = signed.public_bytes(serialization.Encoding.DER)
-    assert not_after(der) == ends.timestamp()
-    for cut in (1, 10, len(der) // 2, len(der) - 1):
-        with pytest.raises(ValueError, match=r"cut short|ends before|no time|sequence|length"):
-            not_after(der[:cut])
-
-
-@given(st.binary(max_size=300))
-def test_what_is_no_certificate_is_a_value_error(data: bytes) -> None:
-    for der in (data, b"\x30\x82" + len(data).to_bytes(2) + data):
-        with contextlib.suppress(ValueError):
-            not_after(der)
-
-
 # --- names ---
 
 
@@ -453,63 +404,3 @@ def test_a_name_beside_the_endpoints_is_looked_up_too() -> None:
 def test_without_a_name_nothing_is_said_of_dns() -> None:
     values = run(ask(court("tcp://127.0.0.1:1")))
     assert not [key for key in values if key.startswith("dns")]
-
-
-@pytest.fixture
-def stuck() -> Iterator[threading.Event]:
-    release = threading.Event()
-    yield release
-    release.set()
-
-
-def test_a_resolver_that_hangs_is_asked_once_and_holds_nothing_up(stuck: threading.Event) -> None:
-    async def story() -> None:
-        aside = Aside()
-        calls = 0
-
-        def hang() -> None:
-            nonlocal calls
-            calls += 1
-            stuck.wait()
-
-        with pytest.raises(TimeoutError):
-            await aside.run("dns-court.example", hang, 0.05)
-        start = time.monotonic()
-        assert (await look_up(aside, "court.example", 5.0)).why == "dns_timeout"
-        assert time.monotonic() - start < 1.0  # it did not wait for the one that hangs
-        assert calls == 1
-        assert (await look_up(aside, "localhost", 5.0)).why == ""  # others go on
-        stuck.set()
-        for _ in range(100):
-            if (await look_up(aside, "court.example", 5.0)).why != "dns_timeout":
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("the name is never asked again")
-
-    run(story())
-
-
-STOP_WHILE_STUCK = """
-import asyncio, contextlib, time
-from agent.kinds.network.aside import Aside
-
-async def main():
-    with contextlib.suppress(TimeoutError):
-        await Aside().run("stuck", lambda: time.sleep(30), 0.01)
-
-asyncio.run(main())
-"""
-
-
-def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
-    command = [sys.executable, "-c", STOP_WHILE_STUCK]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=15)
-    assert ran.returncode == 0, ran.stderr
-
-
-def test_what_a_call_raises_is_raised_to_its_asker() -> None:
-    def fail() -> None:
-        raise ValueError("no such thing")
-
-    with pytest.raises(ValueError, match="no such thing"):
-        run(Aside().run("fails", fail, 5.0))
