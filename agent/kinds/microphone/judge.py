@@ -55,17 +55,45 @@ def _found(code: str, reading: Reading) -> Finding:
 
 
 def _content(values: Mapping[str, object], limits: Settings) -> str | None:
-    def number(key: str) -> float | None:
-        value = values.get(key)
-        return float(value) if isinstance(value, int | float) else None
+    """The first content fault that holds.
 
-    level, speech = number("level_dbfs"), number("speech_dbfs")
-    if level is None or speech is None:
+    Differs from the plain order of the codes in two places, for cause: a capture switch that is
+    off explains silence, and speech that is squeezed has no pauses in which to tell noise.
+    """
+
+    def number(key: str, otherwise: float) -> float:
+        value = values.get(key)
+        return float(value) if isinstance(value, int | float) else otherwise
+
+    nothing, level = float("-inf"), number("level_dbfs", float("nan"))
+    if level != level:  # nothing was measured
         return None
-    if level < limits.silent_below_dbfs:
-        return "microphone.silent"
-    if level < limits.muted_below_dbfs or values.get("switch") == "off":
-        return "microphone.muted"
-    if level > limits.too_loud_above_dbfs:
-        return "microphone.too_loud"
-    return None
+    hiss, speech = number("hiss_dbfs", nothing), number("speech_dbfs", float("nan"))
+    # Sound so loud that nothing is left to tell speech by, and that is no hiss, is too loud too.
+    loud = speech if speech == speech or hiss > level - 10 else level
+    tail_s = limits.stopped_s if values.get("broke_off") is True else limits.faded_s
+    floor, within = limits.baseline_floor_dbfs, limits.hum_within_db
+    too_quiet = limits.too_quiet_below_dbfs
+    if limits.baseline_level_dbfs is not None:
+        too_quiet = max(too_quiet, limits.baseline_level_dbfs - limits.drift_db)
+    faults: tuple[tuple[str, bool], ...] = (
+        ("muted", values.get("switch") == "off" and level < limits.switched_off_below_dbfs),
+        ("silent", number("dead_pct", 0) >= limits.silent_above_pct),
+        ("silent", number("dead_tail_s", 0) >= tail_s),
+        ("muted", level < limits.muted_below_dbfs),
+        ("muted", floor is not None and level < floor - limits.drift_db),
+        ("dead_channel", number("dead_channels", 0) > 0),
+        ("dropouts", number("breaks", 0) >= limits.breaks_from),
+        ("dropouts", number("xruns", 0) >= limits.xruns_from),
+        ("clipping", number("clip_pct", 0) >= limits.clipping_from_pct),
+        ("hum", number("hum_dbfs", nothing) > max(limits.hum_above_dbfs, level - within)),
+        ("too_loud", loud > limits.too_loud_above_dbfs),
+        ("noisy", hiss > limits.noisy_above_dbfs),
+        ("noisy", hiss > limits.noise_from_dbfs and number("snr_db", 99) < limits.snr_below_db),
+        (
+            "noisy",
+            floor is not None and hiss > max(floor + limits.drift_db, limits.noise_from_dbfs),
+        ),
+        ("too_quiet", speech < too_quiet),
+    )
+    return next((f"microphone.{name}" for name, holds in faults if holds), None)

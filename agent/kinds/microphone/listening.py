@@ -15,8 +15,8 @@ from agent.kinds.microphone.sound import Ear, to_sound
 from agent.kinds.microphone.wav import BadFileError, Wav
 from agent.model import Fault, Reading, Scalar
 
-PIECE_S = 1.0
-"""Sound is taken in by the second, so that memory does not grow with its length."""
+PIECE_S = 4.0
+"""Sound is taken in by pieces, so that memory does not grow with its length; a look is one."""
 MARGIN_S = 0.8  # an answer is given this long before the deadline
 STALL_S = 2.0  # a stream that gives nothing for so long has stopped
 _SHORTEST_S = 0.5  # less than this says nothing
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(slots=True)
 class _Pieces:
-    """Gathers bytes of 16-bit frames into seconds and drops the warm-up."""
+    """Gathers bytes of 16-bit frames into pieces and drops the warm-up."""
 
     ear: Ear
     drop: int
@@ -115,9 +115,7 @@ class Listener:
                 ear.hear(sound)
                 wanted -= len(sound)
                 start += len(sound)
-                if start >= layout.frames:
-                    start = 0
-                    ear.cut()
+                start %= layout.frames
         return ear
 
     def _live(self) -> Reading:

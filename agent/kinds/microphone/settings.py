@@ -33,26 +33,58 @@ class Settings(DeviceSettings):
     )
     mains_hz: float = Field(default=50.0, ge=50, le=60, description="frequency of the mains")
 
-    silent_below_dbfs: float = Field(
-        default=-85.0,
-        ge=-120,
-        le=-60,
-        description="a sound card's own dither (one step of 16 bits is -89)",
+    silent_above_pct: float = Field(
+        default=97.0, ge=50, le=100, description="share of the look without any input"
+    )
+    stopped_s: float = Field(
+        default=1.0, ge=0.2, le=3, description="no input at the end, after it broke off abruptly"
+    )
+    faded_s: float = Field(
+        default=4.0, ge=0.2, le=60, description="no input at the end, however it began"
     )
     muted_below_dbfs: float = Field(
-        default=-77.0, ge=-110, le=-50, description="less than any room: analog path without sound"
+        default=-77.0, ge=-110, le=-50, description="quieter than any room with a live microphone"
+    )
+    switched_off_below_dbfs: float = Field(
+        default=-55.0, ge=-110, le=-20, description="with the capture switch off: it is obeyed"
+    )
+    breaks_from: int = Field(default=2, ge=1, le=1_000, description="holes in one look")
+    xruns_from: int = Field(default=3, ge=1, le=1_000, description="overruns in one look")
+    clipping_from_pct: float = Field(
+        default=0.1, ge=0.01, le=50, description="samples cut flat; 0.5 is heard plainly"
+    )
+    hum_above_dbfs: float = Field(
+        default=-47.0, ge=-90, le=-10, description="50 Hz and harmonics; from -42 heard plainly"
+    )
+    hum_within_db: float = Field(
+        default=24.0, ge=0, le=60, description="of the level: hum further below is not heard"
+    )
+    noisy_above_dbfs: float = Field(
+        default=-38.0, ge=-80, le=-10, description="steady hiss; from -32 it disturbs by itself"
+    )
+    noise_from_dbfs: float = Field(
+        default=-49.0, ge=-90, le=-20, description="hiss below this never disturbs, nor do fans"
+    )
+    snr_below_db: float = Field(
+        default=13.0,
+        ge=0,
+        le=40,
+        description="the loudest tenth less than this above hiss is masked",
     )
     too_quiet_below_dbfs: float = Field(
-        default=-44.0, ge=-80, le=-20, description="speech below this is not understood"
+        default=-43.0, ge=-80, le=-20, description="speech; -47 is near silent, a far talker -35"
     )
     too_loud_above_dbfs: float = Field(
-        default=-8.0, ge=-20, le=0, description="speech above this is squeezed"
+        default=-8.0, ge=-20, le=0, description="speech; lively is -13, squeezed -3"
     )
     baseline_floor_dbfs: float | None = Field(
         default=None, ge=-120, le=0, description="noise floor on the day of commissioning"
     )
     baseline_level_dbfs: float | None = Field(
         default=None, ge=-120, le=0, description="speech level on the day of commissioning"
+    )
+    drift_db: float = Field(
+        default=15.0, ge=3, le=60, description="so far from the day of commissioning is a fault"
     )
 
     @field_validator("source")
