@@ -1,4 +1,4 @@
-"""`python -m agent` and `hearing-room`: the daemon lightly, everything else through the commands."""
+"""`python -m agent`, `hearing-room`: the daemon lightly, all else through the commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["run"] and not {"-h", "--help"} & set(words):
         # The daemon runs for years: it loads no library that only draws tables.
+        from agent.cli import lean
+
+        lean.leave_out()
         from agent.cli import run
 
         return run.main(words[1:])

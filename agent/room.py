@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ from agent.store import Store
 
 log = logging.getLogger("agent.room")
 
-TICK_S = 10.0
+TICK_S = 20.0
 TELEMETRY_S = 60.0
 GRACE_S = 5.0
 RECORD_S = 2.0
@@ -187,9 +187,18 @@ class RoomAgent:
                 self._telemetry_at_s = now.up_s
                 if self._link is not None:
                     self._link.telemetry(encode(documents.telemetry(self._seen([]), now)))
-            change_s = schedule.next_change_s(self._hearings, now)
-            pause_s = step_s - now.up_s % step_s
-            await asyncio.sleep(pause_s if change_s is None else min(pause_s, change_s + 0.01))
+            await asyncio.sleep(self._until_next(now, step_s))
+
+    def _until_next(self, now: Moment, step_s: float) -> float:
+        """Seconds until something is due by itself: the grid, a change of mode, evidence that
+        runs out."""
+        pauses = [step_s - now.up_s % step_s]
+        change_s = schedule.next_change_s(self._hearings, now)
+        if change_s is not None:
+            pauses.append(change_s + 0.01)
+        runs_out = [w.valid_until_s for w in self._watched.values() if w.valid_until_s is not None]
+        pauses += [until - now.up_s + 0.01 for until in runs_out if until > now.up_s]
+        return max(0.01, min(pauses))
 
     # -- what a watched device asks and tells ----------------------------------------------------
 
@@ -285,7 +294,7 @@ class RoomAgent:
             name=self.room.name,
             version=__version__,
             box=self._box,
-            python=platform.python_version(),
+            python=".".join(str(n) for n in sys.version_info[:3]),
             requirements=self.room.requirements.name,
             capabilities=CAPABILITIES,
             seen=seen,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -294,6 +293,8 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 def _hint(word: str, known: Iterable[str]) -> str:
+    import difflib  # only for a mistake: the daemon does without
+
     names = sorted(known)
     if close := difflib.get_close_matches(word, names, n=1):
         return f"; did you mean {close[0]}?"

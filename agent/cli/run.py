@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import ctypes
+import gc
 import logging
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent import control, settings
@@ -16,22 +18,39 @@ from agent.model import AgentError, ConfigError
 from agent.room import RoomAgent
 
 USAGE, CONFIG, FAILED = 64, 78, 3
+SETTLED_S = 20.0
 LEVELS = ("debug", "info", "warning", "error")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Wrong usage ends with 64, as everywhere in this program."""
-        self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: {message}\n")
+class UsageError(Exception):
+    """The command line cannot be understood."""
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+@dataclass(frozen=True, slots=True)
+class Options:
     """The options of `run`."""
-    parser = _Parser(prog="hearing-room run", description="Watch the room until told to stop.")
-    parser.add_argument("--config", type=Path, default=settings.DEFAULT_PATH, metavar="FILE")
-    parser.add_argument("--log-level", choices=LEVELS, default="info")
-    return parser.parse_args(arguments)
+
+    config: Path = settings.DEFAULT_PATH
+    log_level: str = "info"
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options of a command line, read by hand: the usual parsers weigh as much as a kind of
+    device. Raises `UsageError`."""
+    given: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = {"-c": "--config"}.get(name, name)
+        if name not in ("--config", "--log-level"):
+            raise UsageError(f"unknown option {word!r}; there are --config FILE and --log-level")
+        given[name] = value if equals else next(words, "")
+        if not given[name]:
+            raise UsageError(f"{name} needs a value")
+    level = given.get("--log-level", "info")
+    if level not in LEVELS:
+        raise UsageError(f"--log-level is one of {', '.join(LEVELS)}, not {level!r}")
+    return Options(Path(given.get("--config", settings.DEFAULT_PATH)), level)
 
 
 def log_to_stderr(level: str) -> None:
@@ -45,7 +64,11 @@ def log_to_stderr(level: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the daemon; 0 after a clean stop, 78 for a wrong configuration, 3 for a failed start."""
-    options = parse(arguments)
+    try:
+        options = parse(arguments)
+    except UsageError as error:
+        print(f"hearing-room run: {error}", file=sys.stderr)
+        return USAGE
     log_to_stderr(options.log_level)
     try:
         room = settings.load(options.config)
@@ -65,5 +88,15 @@ async def serve(room: settings.Room) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
+    loop.call_later(SETTLED_S, settle)
     await agent.run()
     return FAILED if agent.why == "failed" else 0
+
+
+def settle() -> None:
+    """Give back what only the start needed, and look no more at what will live for ever."""
+    gc.collect()
+    gc.freeze()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        trim(0)

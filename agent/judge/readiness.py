@@ -6,7 +6,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
+from pathlib import Path
 
 from agent.model import (
     Clock,
@@ -22,6 +22,7 @@ from agent.model import (
     worst,
 )
 
+_FOLDER = Path(__file__).with_name("requirements")
 _ORDER = (State.READY, State.AT_RISK, State.UNKNOWN, State.NOT_READY)
 _REQUIRED = {Level.FAIL: State.NOT_READY, Level.UNKNOWN: State.UNKNOWN, Level.WARN: State.AT_RISK}
 _SEVERITY = {Level.FAIL: 0, Level.UNKNOWN: 1, Level.WARN: 2, Level.INFO: 3, Level.OK: 4}
@@ -49,16 +50,14 @@ class Requirements:
 
 def names() -> list[str]:
     """The requirements that are shipped."""
-    folder = resources.files("agent.judge.requirements")
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name[-5:] == ".toml")
+    return sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 
 def load(name: str) -> Requirements:
     """Requirements by name. Raises `ConfigError` for one that is not shipped."""
     if name not in names():
         raise ConfigError(f"no requirements {name!r}; there are {', '.join(names())}")
-    file = resources.files("agent.judge.requirements").joinpath(f"{name}.toml")
-    raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    raw = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     return Requirements(
         id=name,
         version=raw["version"],

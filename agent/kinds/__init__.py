@@ -56,7 +56,8 @@ Name = Annotated[str, Field(max_length=120), AfterValidator(_no_endless_word)]
 class DeviceSettings(BaseModel):
     """What every device table takes, whatever its kind. Durations are seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built at first use: a room pays only for the kinds that it has.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: Name = Field(default="", description="shown to people")
     required: bool = Field(default=True, description="the room is not ready without it")

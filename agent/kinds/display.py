@@ -41,7 +41,7 @@ class Settings(DeviceSettings):
     What is expected and left unset is not compared. `hearing-room adopt` writes what it finds.
     """
 
-    period_s: float = Field(default=30.0, ge=1, le=86_400, description="time between readings")
+    period_s: float = Field(default=60.0, ge=1, le=86_400, description="time between readings")
     connector: str | None = Field(
         default=None,
         pattern=r"^(card\d+-)?[A-Za-z]+(-[A-Za-z]+)*(-\d+)+$",

@@ -157,7 +157,11 @@ class Watched:
             pause_s = min(pause_s, max(settings.raise_s, settings.clear_s, 1.0))
         self._due_s = now_s + pause_s
         if pause_s >= 2 * GRID_S:
-            self._due_s -= self._due_s % GRID_S
+            # Kernel facts are read together; looks are not, they would slow each other down.
+            grid_s = GRID_S if self.lane is not None else pause_s
+            self._due_s -= self._due_s % grid_s
+            if self._due_s <= now_s:
+                self._due_s += grid_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._due_s - now_s):
                 await self._wake.wait()

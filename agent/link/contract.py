@@ -190,7 +190,9 @@ class Topics:
 class Part(BaseModel):
     """An object inside a payload. None is left out where a field need not be there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True
+    )  # the daemon builds most payloads as plain tables: their models cost it nothing
 
     @model_serializer(mode="wrap")
     def _absent_is_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 LANGUAGES = ("vi", "en")
 WHO = ("user", "technician", "network", "central", "vendor")
@@ -32,7 +32,7 @@ def load(language: str) -> dict[str, Words]:
     """All codes of a language. Raises `ValueError` for a language that is not there."""
     if language not in LANGUAGES:
         raise ValueError(f"no words in {language!r}; languages are {', '.join(LANGUAGES)}")
-    text = resources.files(__name__).joinpath(f"{language}.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)["codes"]
     return {
         f"{kind}.{problem}": Words(w["title"], w["cause"], tuple(w["steps"]), w["who"])
@@ -46,7 +46,7 @@ def terms(language: str) -> dict[str, str]:
     """The other texts of a language: states, modes, headings."""
     if language not in LANGUAGES:
         raise ValueError(f"no words in {language!r}; languages are {', '.join(LANGUAGES)}")
-    text = resources.files(__name__).joinpath(f"{language}.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8")
     flat: dict[str, str] = {}
     for section, entries in tomllib.loads(text)["terms"].items():
         flat.update({f"{section}.{key}": value for key, value in entries.items()})

@@ -84,7 +84,7 @@ class Settings(DeviceSettings):
     """One line, or one group of endpoints. Limits are for the worst target, source beside each."""
 
     required: bool = Field(default=False, description="the room is not ready without it")
-    period_s: float = Field(default=30.0, ge=1, le=86_400, description="time between readings")
+    period_s: float = Field(default=60.0, ge=1, le=86_400, description="time between readings")
 
     interface: str | None = Field(
         default=None,
