@@ -59,6 +59,7 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.served = folder  # the certificate last made for a server
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"CA {id(self)}")])
         own = build(self._name, self._name, self._key, starts=-60, ends=3650)
@@ -89,6 +90,7 @@ class Authority:
                 serialization.NoEncryption(),
             )
         )
+        self.served = file
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
         return context
@@ -316,6 +318,18 @@ def test_an_authority_that_is_not_trusted_still_tells_the_days_left(authority: A
             assert values["endpoint_1_tls"] == "untrusted"
             assert values["endpoint_1_tls_days"] == pytest.approx(40, abs=0.1)
             assert codes(values) == {"tls_invalid": Level.FAIL}
+
+    run(story())
+
+
+def test_a_certificate_can_be_trusted_by_itself(authority: Authority) -> None:
+    async def story() -> None:
+        async with serving(authority.server()) as port:
+            values = await ask(court(f"tls://localhost:{port}", ca_file=authority.served))
+            assert values["endpoint_1_tls"] == "valid"
+            authority.server()  # another one of the same authority is not this one
+            values = await ask(court(f"tls://localhost:{port}", ca_file=authority.served))
+            assert values["endpoint_1_tls"] == "untrusted"
 
     run(story())
 
