@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -252,3 +252,17 @@ async def changes(settings: Settings, root: Path = Path("/")) -> AsyncIterator[N
 def is_hotplug(event: Mapping[str, str]) -> bool:
     """Whether an event of the `drm` subsystem may have changed what is connected."""
     return event.get("HOTPLUG") == "1" or event.get("ACTION") in ("add", "remove")
+
+
+def discover(root: Path = Path("/")) -> list[dict[str, Any]]:
+    """A settings table for every connector with a display, which is expected from then on."""
+    tables: list[dict[str, Any]] = []
+    for place in connectors(root):
+        connector = place.name.partition("-")[2]
+        reading = _connector(root, place.name)
+        if reading.values.get("connected") is not True:
+            continue
+        known = {f"expect_{key}": value for key, value in reading.identity.items()}
+        name = reading.identity.get("name") or connector
+        tables.append({"name": name, "connector": connector, **known})
+    return tables

@@ -70,7 +70,7 @@ def judged(root: Path, **settings: str | float) -> list[tuple[str, Level]]:
 def test_the_module_keeps_the_contract_of_a_kind(tmp_path: Path) -> None:
     settings = display.Settings(connector="HDMI-A-1")
     assert kinds.load("display").Settings is display.Settings
-    assert (settings.required, settings.period_s) == (True, 30)
+    assert (settings.required, settings.period_s) == (True, 60)
     assert isinstance(kinds.passive_of("display", settings, tmp_path), display.Passive)
     assert not kinds.has_driver("display")
 

@@ -27,7 +27,7 @@ def refusal(**table: Any) -> str:
 
 def test_the_unnamed_network_is_that_of_the_default_route() -> None:
     line = settings(interface="auto")
-    assert (line.interface, line.required, line.period_s) == ("auto", False, 30.0)
+    assert (line.interface, line.required, line.period_s) == ("auto", False, 60.0)
     assert line.gateway
     assert line.targets() == ()
 

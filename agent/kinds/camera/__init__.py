@@ -12,6 +12,7 @@ Nothing that is imported here loads OpenCV or NumPy; `Driver` does, when it is m
 
 from __future__ import annotations
 
+from agent.kinds.camera.discover import discover
 from agent.kinds.camera.driver import Driver, prepare
 from agent.kinds.camera.judge import CODES, WORDS, judge
 from agent.kinds.camera.passive import Passive, changes
@@ -25,6 +26,7 @@ __all__ = [
     "Passive",
     "Settings",
     "changes",
+    "discover",
     "judge",
     "ports",
     "prepare",
