@@ -105,7 +105,7 @@ class Settings(DeviceSettings):
     # One packet per second and target is what a running hearing may be burdened with.
     echo_spacing_s: float = Field(default=1.0, ge=0.2, le=5, description="pause between them")
     loss_window_s: float = Field(
-        default=300.0, ge=10, le=3_600, description="how far back loss is counted"
+        default=600.0, ge=10, le=3_600, description="how far back loss is counted"
     )
     endpoint_period_s: float = Field(
         default=60.0,
