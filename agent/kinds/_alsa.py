@@ -131,6 +131,20 @@ def find(root: Path, source: Source, direction: str) -> list[Stream]:
     return sorted(found, key=lambda s: (s.device, s.port, s.card))
 
 
+def identity(root: Path, stream: Stream) -> dict[str, str]:
+    """Who a USB device says it is, in printable ASCII of at most 64 characters a string: `usb`,
+    `port`, `product` and `revision` (bcdDevice); what it does not say is left out."""
+    usb = root / f"sys/class/sound/card{stream.card}/device/.."
+    told = {
+        "usb": stream.usb,
+        "port": stream.port,
+        "product": _first_line(usb / "product"),
+        "revision": _first_line(usb / "bcdDevice"),
+    }
+    plain = {k: "".join(c for c in v if c.isascii() and c.isprintable()) for k, v in told.items()}
+    return {key: value[:64].strip() for key, value in plain.items() if stream.usb and value}
+
+
 def native(root: Path, stream: Stream) -> list[Native]:
     """The formats of /proc/asound/cardN/stream0 in its order; empty where the file is not there
     (only USB cards have it, a confined worker may not see it)."""

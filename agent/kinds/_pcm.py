@@ -23,6 +23,7 @@ MAX_TEXT = 16_384
 """Bytes of a child's standard error that are kept; the rest is read and dropped."""
 _GONE_S = 1.0  # a killed child that is not gone by then hangs in the kernel
 _LAST_WORDS_MS = 200
+_MIXER_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _IN_OPEN = 0x20  # inotify(7): a file was opened
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -196,3 +197,41 @@ def _keep(text: bytearray, fd: int, poll: select.poll) -> bool:
     text += piece
     del text[:-MAX_TEXT]
     return bool(piece)
+
+
+def switch(card: int) -> str | None:
+    """The capture switch of a card, `on` or `off`, read by `amixer` and never set. None where the
+    card has none or `amixer` is not installed: then nothing is said of it."""
+    text = bytearray()
+    until_s = time.monotonic() + _MIXER_S
+    try:
+        listen(
+            ["amixer", "-c", str(card), "scontents"],
+            MAX_TEXT,
+            text.extend,
+            until_s=until_s,
+            stall_s=_MIXER_S,
+        )
+    except OSError:
+        return None
+    return parse_switch(text.decode("utf-8", "replace"))
+
+
+def parse_switch(text: str) -> str | None:
+    """The state of the capture switch in the output of `amixer scontents`.
+
+    A card may have several, for inputs that nobody uses: `Capture` counts before any other, then
+    `Mic`, then the first. A switch with several channels is off when all are.
+    """
+    switches: dict[str, bool] = {}
+    name = ""
+    for line in text.splitlines():
+        if control := re.match(r"Simple mixer control '([^']*)'", line):
+            name = control[1]
+        elif states := re.findall(r"Capture \d+ .*?\[(on|off)\]|Capture \[(on|off)\]", line):
+            on = any("on" in state for state in states)
+            switches[name] = switches.get(name, False) or on
+    for wanted in ("Capture", "Mic", *switches):
+        if wanted in switches:
+            return "on" if switches[wanted] else "off"
+    return None

@@ -7,9 +7,14 @@ AES17 dBFS.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from agent.kinds._alsa import STATES
+from agent.kinds._uevents import uevents
+from agent.kinds.microphone.discover import discover
 from agent.kinds.microphone.driver import Driver
 from agent.kinds.microphone.judge import CODES, judge
 from agent.kinds.microphone.passive import Passive
@@ -18,9 +23,29 @@ from agent.kinds.microphone.settings import Settings
 WORDS: frozenset[str] = STATES | {"on", "off"}
 """States of a stream, and of a capture switch."""
 
-__all__ = ["CODES", "WORDS", "Driver", "Passive", "Settings", "judge", "prepare"]
+__all__ = [
+    "CODES",
+    "WORDS",
+    "Driver",
+    "Passive",
+    "Settings",
+    "changes",
+    "discover",
+    "judge",
+    "prepare",
+]
 
 
 def prepare() -> None:
     """Imports what a look needs (numpy), so that a worker is warm. Opens no device."""
     importlib.import_module("agent.kinds.microphone.listening")
+
+
+async def changes(settings: Settings, root: Path = Path("/")) -> AsyncIterator[None]:
+    """Yields when a sound card came or went. Ends at once for a file or a recorded tree."""
+    if settings.where.path or root != Path("/"):
+        return
+    async with contextlib.aclosing(uevents("sound")) as events:
+        async for event in events:
+            if event is None or event.get("ACTION") in ("add", "remove"):
+                yield None

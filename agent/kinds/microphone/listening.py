@@ -6,7 +6,7 @@ import errno
 import re
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.kinds import _alsa, _pcm
@@ -92,9 +92,12 @@ class Listener:
             return Reading({"errno": error.errno or 0}, Fault.ERROR, why)
         return _heard(ear.values())
 
+    def _ear(self, rate: int, channels: int, bits: int) -> Ear:
+        return Ear(rate, channels, bits, self._settings.mains_hz)
+
     def _whole(self, wav: Wav) -> Ear:
         layout = wav.layout
-        ear = Ear(layout.rate, layout.channels, layout.bits)
+        ear = self._ear(layout.rate, layout.channels, layout.bits)
         piece = round(layout.rate * PIECE_S)
         for start in range(0, layout.frames, piece):
             ear.hear(wav.read(start, piece))
@@ -103,7 +106,7 @@ class Listener:
     def _window(self, wav: Wav, up_s: float) -> Ear:
         """The last `look_s` of a file that has been playing round and round since boot."""
         layout = wav.layout
-        ear = Ear(layout.rate, layout.channels, layout.bits)
+        ear = self._ear(layout.rate, layout.channels, layout.bits)
         wanted = round(self._settings.look_s * layout.rate)
         if layout.frames:
             start = (int(up_s * layout.rate) - wanted) % layout.frames
@@ -114,8 +117,7 @@ class Listener:
                     break
                 ear.hear(sound)
                 wanted -= len(sound)
-                start += len(sound)
-                start %= layout.frames
+                start = (start + len(sound)) % layout.frames
         return ear
 
     def _live(self) -> Reading:
@@ -131,13 +133,17 @@ class Listener:
                 return Reading(fault=Fault.NO_ANSWER, why="held")
             del _stuck[stream.name]
         until_s = time.monotonic() + max(0.5, self._settings.deadline_s - MARGIN_S)
+        switch = _pcm.switch(stream.card)  # before anything is watched: it opens the control node
         opens = _pcm.Opens(self._root / stream.control)
         try:
-            return self._try_plans(stream, until_s, opens)
+            reading = self._try_plans(stream, until_s, opens)
         except FileNotFoundError:
             return Reading(fault=Fault.ERROR, why="not_supported")
         finally:
             opens.close()
+        if switch is None or reading.fault is not None:
+            return reading
+        return replace(reading, values={**reading.values, "switch": switch})
 
     def _try_plans(self, stream: _alsa.Stream, until_s: float, opens: _pcm.Opens) -> Reading:
         """Record in the way most likely to be right, then as the hardware asked for, then through
@@ -182,7 +188,7 @@ class Listener:
 
     def _record(self, plan: Plan, until_s: float, opens: _pcm.Opens) -> tuple[_pcm.Heard, Ear]:
         settings, frame = self._settings, 2 * plan.channels
-        ear = Ear(plan.rate, plan.channels, 16)
+        ear = self._ear(plan.rate, plan.channels, 16)
         left_s = until_s - time.monotonic()
         look_s = max(_SHORTEST_S, min(settings.look_s, left_s - settings.warm_up_s - MARGIN_S))
         pieces = _Pieces(ear, round(settings.warm_up_s * plan.rate) * frame)

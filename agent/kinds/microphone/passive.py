@@ -42,7 +42,7 @@ class Passive:
                 self._before = (stream.name, status.hw_ptr)
                 if status.state == "running" and before and before[0] == stream.name:
                     values["advancing"] = status.hw_ptr != before[1]
-        return Reading(values)
+        return Reading(values, identity=_alsa.identity(self._root, stream))
 
 
 def _absent() -> Reading:
