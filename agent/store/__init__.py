@@ -299,23 +299,25 @@ class Store:
         with self._wake:
             if len(self._writes) <= self._memory_max:
                 return
-            events = [j for j in self._writes if j.event]
-            if len(events) <= self._memory_max:
-                return
-            victim = min(events, key=lambda j: j.event.importance if j.event else 0)
-            entry = victim.event
-            assert entry is not None
-            self._lost = (self._lost[0] + 1, max(self._lost[1], entry.importance))
-            self._settle([(victim, 0, None)])
-            touched = entry.opened or entry.closed
-            if touched is None:
-                self._writes.remove(victim)
-                return
-            victim.work = partial(Database.note, opened=entry.opened, closed=entry.closed)
-            victim.event, victim.future = None, None
-            victim.incident = (touched.device, touched.code)
-            for older in [j for j in self._writes if j.incident == victim.incident][:-1]:
-                self._writes.remove(older)
+            events = [(j.event.importance, i, j) for i, j in enumerate(self._writes) if j.event]
+            events.sort(key=lambda e: e[:2])
+            for importance, _, job in events[: max(0, len(events) - self._memory_max)]:
+                self._lost = (self._lost[0] + 1, max(self._lost[1], importance))
+                self._settle([(job, 0, None)])
+                self._forget(job)
+
+    def _forget(self, job: _Job) -> None:
+        entry = job.event
+        assert entry is not None
+        touched = entry.opened or entry.closed
+        if touched is None:
+            self._writes.remove(job)
+            return
+        job.work = partial(Database.note, opened=entry.opened, closed=entry.closed)
+        job.event, job.future = None, None
+        job.incident = (touched.device, touched.code)
+        for older in [j for j in self._writes if j.incident == job.incident][:-1]:
+            self._writes.remove(older)
 
     def _settle(self, answers: Iterable[Answer]) -> None:
         for job, result, error in answers:

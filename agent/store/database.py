@@ -137,30 +137,39 @@ class Database:
         self._mark.read()
         known = self._file.tables() > 0
         last = self._last()[0] if known else 0
-        # An older copy, or none at all, where numbers above it may have been published.
-        lost = self._mark.at - last > BLOCK + 2 * BATCH or (self._mark.at > 0 and last == 0)
+        # No database, or an older copy, where numbers above it may have been published. An empty
+        # one of our own is neither: what was never committed was never published.
+        lost = self._mark.at - last > BLOCK + 2 * BATCH if known else self._mark.at > 0
         self._floor = self._mark.at if lost else last
-        if not known:
-            self._create(saved)
-        self._look_for_gap()
         if why and not self._mark.at:  # then the wreck is all there is to know
             seen = (*saved.get("last", ()), *saved.get("unsent", ()))
             self._floor = max((n for row in seen for n in row if isinstance(n, int)), default=0)
+        if known and not lost:
+            self._look_for_gap()
+            return
+        db.execute("BEGIN IMMEDIATE")
+        if not known:
+            self._create(saved)
+        self._load()
         if why or lost:
-            self.begin(now)
             first = next((row[0] for row in saved.get("unsent", ())), None)
             numbers = {"from": first, "to": self._floor or None}
-            self._tell_gap(now, why or ("rolled_back" if last else "missing"), numbers)
-            self.commit()
+            self._tell_gap(now, why or ("rolled_back" if known else "missing"), numbers)
+        self.commit()
 
     def _create(self, saved: Mapping[str, Rows]) -> None:
         db = self._file.db
-        db.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
             db.execute(statement)
         for table, places in (("incidents", "?,?,?"), ("documents", "?,?"), ("commands", "?,?,?")):
             db.executemany(f"INSERT OR IGNORE INTO {table} VALUES({places})", saved.get(table, ()))
-        db.execute("COMMIT")
+
+    def _load(self) -> None:
+        """Where the chain stands, read inside the transaction that goes on with it."""
+        n, payload = self._last()
+        self._n = max(n, self._floor)
+        self._prev = hashlib.sha256(payload).hexdigest() if n else ""
+        self._look_for_gap()
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -171,10 +180,7 @@ class Database:
             self._checked = False
             self.open(now)
         self._file.db.execute("BEGIN IMMEDIATE")
-        n, payload = self._last()
-        self._n = max(n, self._floor)
-        self._prev = hashlib.sha256(payload).hexdigest() if n else ""
-        self._look_for_gap()
+        self._load()
 
     def _look_for_gap(self) -> None:
         row = self._file.db.execute("SELECT EXISTS(SELECT 1 FROM gaps)").fetchone()
