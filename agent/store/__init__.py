@@ -36,6 +36,8 @@ log = logging.getLogger("agent.store")
 T = TypeVar("T")
 
 MARKS_MAX = 500
+MARKS_LINGERS = 12
+"""Marks wait this many lingers for company: to send twice is no loss, to wake a disk is."""
 RETRY_MAX_S = 30.0
 _SQLITE_WORDS = {
     sqlite3.SQLITE_FULL: "full",
@@ -220,12 +222,12 @@ class Store:
         return await self._ask(work)
 
     async def mark_sent(self, numbers: Iterable[int]) -> None:
-        """Events that the broker has: they are not given out again. On disk within `linger_s`;
+        """Events that the broker has: they are not given out again. On disk within a minute;
         after a crash before that they are sent again, and recognised by their number."""
         with self._wake:
             self._marks.update(numbers)
             urgent = self._database.gap_open or len(self._marks) >= MARKS_MAX
-            self._hurry(0.0 if urgent else self._linger_s)
+            self._hurry(0.0 if urgent else MARKS_LINGERS * self._linger_s)
 
     async def open_incidents(self) -> list[Incident]:
         """The incidents that are open."""
