@@ -206,7 +206,7 @@ case $verb in
     usage
     ;;
   --try)
-    set_up try ""
+    set_up try try
     exec "$venv/bin/hearing-room" try "$@"
     ;;
   --test)
