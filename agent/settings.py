@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent import kinds
+from agent import kinds, words
 from agent.judge import readiness
 from agent.link.contract import Broker
 from agent.model import ConfigError, Device
@@ -91,6 +91,7 @@ class _Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._language = "vi"
         self.mistakes: list[str] = []
 
     def read(self, tables: Mapping[str, Any], path: Path | None) -> Room | None:
@@ -99,6 +100,7 @@ class _Reader:
             if name not in known:
                 self.mistakes.append(f"{name}: unknown table{_hint(name, known)}")
         room = self._model(RoomTable, tables.get("room", {}), "room")
+        self._language = room.language if room else self._language
         broker = None
         if "broker" in tables:
             broker = self._model(Broker, self._beside(tables["broker"]), "broker")
@@ -156,12 +158,18 @@ class _Reader:
             id=name,
             kind=kind,
             settings=settings,
-            name=settings.name or name,
+            name=settings.name or self._default_name(kind, name),
             required=settings.required,
             seat=settings.seat,
             profile=settings.profile,
             virtual=settings.virtual,
         )
+
+    def _default_name(self, kind: str, name: str) -> str:
+        """The id, except for what is watched without being named: that is called what it is."""
+        if kind in UNNAMED and name == kind:
+            return words.terms(self._language)[f"kind.{kind}"]
+        return name
 
     def _model(self, model: type[M], table: Any, place: str) -> M | None:
         if not isinstance(table, dict):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,11 @@ def run(*, seconds: float | None, language: str | None, only_virtual: bool) -> i
         folder = Path(name)
         tables = {} if only_virtual else adopt.discover()
         real = sum(len(devices) for devices in tables.values())
-        _add_virtual(folder / "virtual", tables)
+        _add_virtual(folder / "virtual", tables, words.terms(chosen))
         return asyncio.run(_serve(folder, tables, real, chosen, seconds))
 
 
-def _add_virtual(folder: Path, tables: adopt.Tables) -> None:
+def _add_virtual(folder: Path, tables: adopt.Tables, terms: Mapping[str, str]) -> None:
     """The virtual room fills in for every kind that this machine does not have."""
     if sys.stderr.isatty():
         print("drawing the virtual room ...", file=sys.stderr)
@@ -62,7 +63,9 @@ def _add_virtual(folder: Path, tables: adopt.Tables) -> None:
     for kind, table in stand_ins.items():
         if not tables.get(kind):
             name = f"{adopt.SHORT[kind]}-virtual"
-            tables[kind] = {name: {"virtual": True, "period_s": PERIOD_S, **table}}
+            called = f"{terms[f'kind.{kind}']} ({terms['table.virtual']})"
+            made_up = {"name": called, "virtual": True, "period_s": PERIOD_S}
+            tables[kind] = {name: {**made_up, **table}}
 
 
 async def _serve(
