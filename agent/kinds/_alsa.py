@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.model import Fault, Reading, Scalar
+
 CAPTURE = "c"
 PLAYBACK = "p"
 _SECTION = {CAPTURE: "Capture:", PLAYBACK: "Playback:"}
@@ -56,6 +58,11 @@ class Stream:
         return f"hw:{self.card},{self.device}"
 
     @property
+    def plug(self) -> str:
+        """The ALSA name that opens it through converters of rate, channels and format."""
+        return f"plug{self.name}"
+
+    @property
     def control(self) -> str:
         """The control node of the card, relative to the root."""
         return f"dev/snd/controlC{self.card}"
@@ -68,6 +75,9 @@ class Native:
     rates: tuple[int, ...]
     channels: int
     bits: int
+
+
+GUESS = Native((48_000,), 1, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,18 @@ def streams(root: Path, direction: str) -> list[Stream]:
         for card in _cards(root)
         for device in _devices(root, card, direction)
     ]
+
+
+def exact(native: list[Native], stream: Stream) -> tuple[str, Native]:
+    """The ALSA name and the format to open a stream with: as it is, in 16 bits; through ALSA's
+    converters where the hardware has no 16 bits; a guess where its formats are not known."""
+    best = next((n for n in native if n.bits == 16), (native or [GUESS])[0])
+    return stream.name if best.bits == 16 else stream.plug, best
+
+
+def nearest(rates: tuple[int, ...]) -> int:
+    """The rate that costs least and still holds all of speech and hiss: 48 kHz or next below."""
+    return max((r for r in rates if r <= 48_000), default=min(rates))
 
 
 def find(root: Path, source: Source, direction: str) -> list[Stream]:
@@ -207,6 +229,38 @@ def parse_status(text: str) -> Status:
         hw_ptr=int(pointer) if pointer.isdecimal() else None,
         owner=int(owner) if owner.isdecimal() else None,
     )
+
+
+class Observer:
+    """Watches one direction of a device without opening it: whether it is there, whether somebody
+    uses it, and whether samples move. `advancing` compares the frame counter with that of the last
+    read, so it is there from the second read of one running stream on."""
+
+    def __init__(self, root: Path, source: Source, direction: str) -> None:
+        self._root = root
+        self._source = source
+        self._direction = direction
+        self._before: tuple[str, int] | None = None
+
+    def read(self) -> Reading:
+        """Values `present`, `in_use`, `state`, `advancing`, `alike`, and who it is; or absent."""
+        before, self._before = self._before, None
+        found = find(self._root, self._source, self._direction)
+        if not found:
+            return Reading({"present": False}, Fault.ABSENT, "no_node")
+        stream, values = found[0], dict[str, Scalar](present=True)
+        alike = len({s.card for s in found})
+        if self._source.usb and alike > 1:
+            values["alike"] = alike
+        now = status(self._root, stream)
+        if now is not None:
+            values["in_use"] = now.state != "closed"
+            values["state"] = now.state
+            if now.hw_ptr is not None:
+                self._before = (stream.name, now.hw_ptr)
+                if now.state == "running" and before and before[0] == stream.name:
+                    values["advancing"] = now.hw_ptr != before[1]
+        return Reading(values, identity=identity(self._root, stream))
 
 
 def _names(folder: Path, pattern: str) -> list[re.Match[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import select
@@ -133,13 +134,14 @@ def listen(
     stall_s: float,
     unless: re.Pattern[str] | None = None,
     opens: Opens | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> Heard:
     """Run a recorder and hand `size` bytes of its output to `sink`, then kill it.
 
     `until_s` is a moment of the monotonic clock; it is given up earlier with no byte for
     `stall_s`, and when its messages match `unless`. `opens` makes it stop when another program
-    opens the watched node after the first bytes came (before that it is our own child). Raises
-    `OSError` when it cannot be started.
+    opens the watched node after the first bytes came (before that it is our own child); `first`
+    is called when they come. Raises `OSError` when it cannot be started.
     """
     heard = Heard()
     child = spawn(argv)
@@ -172,6 +174,7 @@ def listen(
                     heard.first_s = time.monotonic()
                     if opens is not None:
                         opens.seen()  # that was our own child
+                    first()
                 heard.size += len(piece)
                 sink(piece)
             elif opens is not None and opens.fd in ready and opens.seen() and heard.size:
@@ -188,6 +191,35 @@ def listen(
     heard.text = text.decode("utf-8", "replace")
     heard.xruns = heard.text.count("overrun!!!")
     return heard
+
+
+def speak(argv: Sequence[str], sound: bytes) -> subprocess.Popen[bytes]:
+    """Start a player that is given `sound` (at most 1 MiB) at once, and then no more. Raises
+    `OSError` when it cannot be started or took none."""
+    child = spawn(argv, feed=True)
+    assert child.stdin is not None
+    pipe = child.stdin.fileno()
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, len(sound) + 4096)
+        os.set_blocking(pipe, False)
+        os.write(pipe, sound)
+    except BrokenPipeError:
+        pass  # it is gone already: its messages say why
+    except OSError:
+        end(child)
+        raise
+    child.stdin.close()
+    return child
+
+
+def last_words(child: subprocess.Popen[bytes]) -> str:
+    """What a child has said on its standard error so far; never waits."""
+    assert child.stderr is not None
+    os.set_blocking(child.stderr.fileno(), False)
+    try:
+        return os.read(child.stderr.fileno(), MAX_TEXT).decode("utf-8", "replace")
+    except BlockingIOError:
+        return ""
 
 
 def _keep(text: bytearray, fd: int, poll: select.poll) -> bool:

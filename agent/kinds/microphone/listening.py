@@ -20,7 +20,6 @@ PIECE_S = 4.0
 MARGIN_S = 0.8  # an answer is given this long before the deadline
 STALL_S = 2.0  # a stream that gives nothing for so long has stopped
 _SHORTEST_S = 0.5  # less than this says nothing
-_GUESS = _alsa.Native((48_000,), 1, 16)
 _GOT = re.compile(r"got = (\d+) ?Hz")
 _REFUSED = re.compile(rf"{_GOT.pattern}|non available|nable to install hw params", re.IGNORECASE)
 """How `arecord` says that the hardware does not speak this format (the rate: that it speaks
@@ -165,23 +164,22 @@ class Listener:
     def _plan(self, stream: _alsa.Stream) -> Plan:
         """The hardware's own format where it is known."""
         native = _alsa.native(self._root, stream)
-        best = next((n for n in native if n.bits == 16), (native or [_GUESS])[0])
-        converts = self._source.converts or best.bits != 16
+        name, best = _alsa.exact(native, stream)
         return Plan(
-            _plug(stream) if converts else stream.name,
-            self._settings.rate or _nearest(best.rates),
+            stream.plug if self._source.converts else name,
+            self._settings.rate or _alsa.nearest(best.rates),
             self._settings.channels or best.channels,
         )
 
     def _replan(self, stream: _alsa.Stream, tried: list[Plan], text: str) -> Plan | None:
         """Another way after a format was refused, from the limits that the hardware has told."""
         failed = tried[-1]
-        if not _REFUSED.search(text) or failed.name == _plug(stream):
+        if not _REFUSED.search(text) or failed.name == stream.plug:
             return None
         got = _GOT.search(text)
         exact = len(tried) == 1 and "S16_LE" in (_TOLD["FORMAT"].search(text) or [""])[0]
         return Plan(
-            stream.name if exact else _plug(stream),
+            stream.name if exact else stream.plug,
             int(got[1]) if got else _within(text, "RATE", failed.rate),
             _within(text, "CHANNELS", failed.channels),
         )
@@ -226,15 +224,6 @@ def _heard(values: dict[str, Scalar], *, active: bool = False) -> Reading:
     if "level_dbfs" not in values:
         return Reading(fault=Fault.NO_ANSWER, why="no_samples", active=active)
     return Reading(values, active=active)
-
-
-def _nearest(rates: tuple[int, ...]) -> int:
-    """The rate that costs least and still holds all of speech and hiss: 48 kHz or next below."""
-    return max((r for r in rates if r <= 48_000), default=min(rates))
-
-
-def _plug(stream: _alsa.Stream) -> str:
-    return f"plug{stream.name}"
 
 
 def _within(text: str, key: str, value: int) -> int:
