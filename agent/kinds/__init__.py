@@ -14,6 +14,7 @@ A kind module has
 - `prepare()` (optional): imports those libraries, so that a worker can be warm before its first
   deadline runs. Opens no device.
 - `changes(settings, root)` (optional): an async iterator that yields when it is worth asking now.
+- `needs_worker(settings) -> bool` (optional): whether its driver is ever asked; else always.
 - `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker, and
   `ports(settings) -> tuple[int, ...]`: the TCP ports that a `netcam` needs to reach.
 - `discover(root) -> list[dict]` (optional): a settings table for every device of this kind that
@@ -35,9 +36,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agent.model import ConfigError, Finding, Level, Reading, Seat
 
-QUESTIONS = frozenset({"look", "whole", "baseline"})
+QUESTIONS = frozenset({"look", "whole", "baseline", "loop"})
 """`look`: a short one at a live device, or at a file at its own pace. `whole`: a file from end to
-end, at decode speed. `baseline`: a look that also gives the commissioning fingerprint."""
+end, at decode speed. `baseline`: a look that also gives the commissioning fingerprint. `loop`: a
+loudspeaker makes a short quiet sound for the microphones; only in an idle room, and announced."""
 
 
 LONGEST_WORD = 64
@@ -128,9 +130,13 @@ def passive_of(kind: str, settings: DeviceSettings, root: Path) -> Passive | Non
     return cast(Passive, make(settings, root)) if make else None
 
 
-def has_driver(kind: str) -> bool:
-    """Whether a device of this kind is asked through a lane."""
-    return hasattr(load(kind), "Driver")
+def has_driver(kind: str, settings: DeviceSettings | None = None) -> bool:
+    """Whether a device of this kind (with these settings) is asked through a lane."""
+    module = load(kind)
+    needs = getattr(module, "needs_worker", None)
+    return hasattr(module, "Driver") and (
+        settings is None or needs is None or bool(needs(settings))
+    )
 
 
 def changes_of(kind: str, settings: DeviceSettings, root: Path) -> AsyncIterator[None] | None:

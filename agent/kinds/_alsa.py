@@ -153,6 +153,11 @@ def find(root: Path, source: Source, direction: str) -> list[Stream]:
     return sorted(found, key=lambda s: (s.device, s.port, s.card))
 
 
+def card_id(root: Path, card: int) -> str:
+    """The id that ALSA gave a card, `card N` where it cannot be read."""
+    return _first_line(root / f"proc/asound/card{card}/id") or f"card {card}"
+
+
 def identity(root: Path, stream: Stream) -> dict[str, str]:
     """Who a USB device says it is, in printable ASCII of at most 64 characters a string: `usb`,
     `port`, `product` and `revision` (bcdDevice); what it does not say is left out."""

@@ -25,12 +25,5 @@ def discover(root: Path = Path("/")) -> list[dict[str, Any]]:
             source = f"usb:{stream.usb}"
             if alike[stream.usb] > 1 and stream.port:
                 source += f"@{stream.port}"
-        tables.append({"name": _card_name(root, card), "source": source})
+        tables.append({"name": _alsa.card_id(root, card), "source": source})
     return tables
-
-
-def _card_name(root: Path, card: int) -> str:
-    try:
-        return (root / f"proc/asound/card{card}/id").read_text().strip()
-    except OSError:
-        return f"card {card}"
