@@ -267,3 +267,29 @@ def test_no_child_outlives_its_worker(bin: Path, tmp_path: Path) -> None:
     while child.exists() and child.read_text().split()[2] != "Z" and time.monotonic() < until:
         time.sleep(0.02)
     assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
+def test_the_child_works_inside_the_workers_confinement_and_writes_nothing(
+    bin: Path, tmp_path: Path
+) -> None:
+    tries = f"""
+try:
+    open({str(tmp_path / "taken.raw")!r}, "wb").write(b"sound")
+except OSError as error:
+    say(f"write refused: {{error.strerror}}")
+"""
+    program(bin, "arecord", tries + plays(ROOM))
+    code = """
+import time
+from agent.lanes.confine import confine
+from agent.kinds import _pcm
+layers = confine()
+heard = _pcm.listen(["arecord"], 32000, lambda piece: None, until_s=time.monotonic() + 5, stall_s=5)
+print(heard.ended, heard.size, "write refused" in heard.text, "no_file_growth" in layers)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert run.stdout.split() == ["done", "32000", "True", "True"], run.stderr
+    taken = tmp_path / "taken.raw"
+    assert not taken.exists() or taken.stat().st_size == 0
