@@ -226,8 +226,12 @@ class Driver:
     def _way(self, stream: _alsa.Stream) -> _Way:
         native = _alsa.native(self._root, stream)
         name, best = _alsa.exact(native, stream)
-        # Without knowing the format, converters are the only way that surely opens.
-        return _Way(name if native else stream.plug, _alsa.nearest(best.rates), best.channels)
+        rate = _alsa.nearest(best.rates)
+        # Without knowing the format, converters are the only way that surely opens; a mixing desk
+        # of 32 channels would need more bytes than a pipe takes.
+        if not native or best.channels > 8:
+            return _Way(stream.plug, rate, min(best.channels, 2))
+        return _Way(name, rate, best.channels)
 
     def _try(self, speaker: _alsa.Stream, ear: _alsa.Stream, until_s: float) -> Any:
         """What one microphone hears: a `Found`, None where it could not be listened to, or a

@@ -3,6 +3,10 @@
 Levels are in dBFS as defined in AES17: the RMS of a full-scale sine is 0 dBFS, so a level here
 is 3.01 dB higher than 20*log10 of the RMS of samples in -1..1. Peaks are 20*log10 of the largest
 absolute sample (the same sine peaks at 0 dBFS).
+
+Where the limits come from: converters (one step of 16 bits), the level at which a fault is plainly
+heard, and a place well between the nearest healthy and faulty recordings that we have, which
+`tests/benchmarks/golden_microphone.py --margins` prints.
 """
 
 from __future__ import annotations

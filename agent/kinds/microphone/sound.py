@@ -195,14 +195,14 @@ class Ear:
         tops, bottoms = seconds.max(axis=2), -seconds.min(axis=2)
         for channel, second in np.ndindex(seconds.shape[:2]):
             sound = seconds[channel, second]
-            for top, above in ((tops, np.greater_equal), (bottoms, _below)):
+            for top, sign, beyond in ((tops, 1, np.greater_equal), (bottoms, -1, np.less_equal)):
                 peak = float(top[channel, second])
                 if peak < 0.01:  # -40 dBFS: nothing clips there, and steps are coarse
                     continue
                 near = max(1.01 * self._step, 0.002 * peak)
-                last = int(np.count_nonzero(above(sound, peak - near)))
+                last = int(np.count_nonzero(beyond(sound, sign * (peak - near))))
                 if last > 8:
-                    before = int(np.count_nonzero(above(sound, peak - 2 * near))) - last
+                    before = int(np.count_nonzero(beyond(sound, sign * (peak - 2 * near)))) - last
                     self._flat[channel] += max(0, last - 4 * before)
 
     def values(self) -> dict[str, Scalar]:
@@ -248,7 +248,7 @@ class Ear:
         dead = blocks <= (DITHER_STEPS * self._step) ** 2
         everywhere: NDArray[np.bool_] = dead.min(axis=0)
         tail = len(everywhere) if everywhere.all() else int((~everywhere)[::-1].argmax())
-        values: dict[str, Scalar] = {"dead_pct": _part(float(everywhere.mean()))}
+        values: dict[str, Scalar] = {"dead_pct": round(100 * float(everywhere.mean()), 1)}
         if 0 < tail < len(everywhere):
             start = (len(everywhere) - tail) * LEVEL_BLOCKS
             values["dead_tail_s"] = round(tail * LEVEL_BLOCKS * BLOCK_S, 1)
@@ -331,10 +331,6 @@ _TALKING = 0.15
 _FEWEST = 10  # spectra (0.5 s) from which to tell noise from speech
 
 
-def _below(sound: Array, size: float) -> NDArray[np.bool_]:
-    return sound <= -size
-
-
 def _hann(size: int) -> Array:
     return np.hanning(size + 1)[:-1].astype(np.float32)
 
@@ -395,7 +391,3 @@ def _firsts(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _half(value: float) -> float:
     """Half decibels are fine enough to judge by, and too coarse to carry a voice."""
     return round(value * 2) / 2
-
-
-def _part(share: float) -> float:
-    return round(100 * share, 1)
