@@ -7,11 +7,10 @@ import json
 import os
 import shutil
 import socket
-import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from agent import control, settings
@@ -19,6 +18,7 @@ from agent.cli import output
 from agent.clock import kernel_synchronised
 from agent.judge.own import CERTIFICATE_DAYS, REQUIRED_LAYERS
 from agent.kinds import host
+from agent.kinds.network import certificate
 from agent.lanes.lane import Lane, by_hand
 from agent.link.contract import Broker
 from agent.model import ConfigError, Level, worst
@@ -179,7 +179,7 @@ def _config(path: Path) -> Iterator[Line]:
 def _certificate(broker: Broker) -> Iterator[Line]:
     if broker.certificate_file is None:
         return
-    days = certificate_days(Path(broker.certificate_file))
+    days = certificate.days_left(broker.certificate_file, time.time())
     if days is None:
         fix = "put a PEM certificate there that this user can read"
         yield Line("certificate", Level.FAIL, f"{broker.certificate_file}: not readable", fix)
@@ -188,13 +188,3 @@ def _certificate(broker: Broker) -> Iterator[Line]:
         yield Line("certificate", Level.WARN, f"{days:.0f} days left", fix)
     else:
         yield Line("certificate", Level.OK, f"{days:.0f} days left")
-
-
-def certificate_days(path: Path) -> float | None:
-    """Days until a PEM certificate runs out, None where it cannot be read."""
-    try:
-        decoded = ssl._ssl._test_decode_cert(str(path))  # type: ignore[attr-defined]
-        ends = ssl.cert_time_to_seconds(decoded["notAfter"])
-    except (OSError, ssl.SSLError, KeyError, ValueError):
-        return None
-    return (ends - datetime.now(UTC).timestamp()) / 86_400

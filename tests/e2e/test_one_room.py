@@ -233,6 +233,19 @@ def test_nothing_is_published_twice_unchanged(
             assert not any(a == b for a, b in pairs), f"{suffix} was said twice"
 
 
+def test_a_device_that_left_the_room_is_taken_back_from_the_broker(
+    tmp_path: Path, clips: Path, broker: Broker, listener: Listener
+) -> None:
+    with running(Agent(tmp_path, camera(clips / "none/camera.avi"), broker.port)):
+        wait_for(lambda: listener.last("device/cam").get("level") == "ok", 60)
+    with running(Agent(tmp_path, "", broker.port)):
+        wait_for(lambda: ("device/cam", None, False) in listener.messages, 30)
+        late = Listener(broker.port)
+        wait_for(lambda: any(s == "device/host" for s, *_ in late.messages), 10)
+        assert "device/cam" not in {s for s, *_ in late.messages}
+        late.close()
+
+
 def test_a_room_runs_without_a_broker(tmp_path: Path, clips: Path) -> None:
     with running(Agent(tmp_path, camera(clips / "none/camera.avi"), None)) as agent:
 

@@ -6,13 +6,29 @@ are worth knowing most when it was not.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 
 Element = tuple[int, int, int]
 """Tag, and where in the data the value begins and ends."""
+
+
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+
+def days_left(path: Path, utc_s: float) -> float | None:
+    """Days until the first certificate of a PEM file ends, negative afterwards; None where it
+    cannot be read."""
+    try:
+        body = path.read_text("ascii").partition(_BEGIN)[2].partition(_END)[0]
+        ends_s = not_after(ssl.PEM_cert_to_DER_cert(f"{_BEGIN}{body}{_END}\n"))
+    except (OSError, ValueError):
+        return None
+    return (ends_s - utc_s) / 86_400
 
 
 def not_after(certificate: bytes) -> float:

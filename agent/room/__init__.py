@@ -4,11 +4,11 @@ events, status file; commands in. One task per device, one tick for everything m
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from agent import __version__, kinds, notify
 from agent.clock import process_start
 from agent.control import ControlServer, Folders, Peer, remove_status, write_status
 from agent.judge import findings as judging
-from agent.judge import incidents, own, readiness, schedule
+from agent.judge import incidents, readiness, schedule
 from agent.kinds import host
 from agent.lanes.lane import Lane
 from agent.lanes.watch import Watched, new_lane
@@ -27,7 +27,6 @@ from agent.link.publisher import PUBLISHED_FOR_S, Publisher
 from agent.model import (
     Command,
     Device,
-    Fault,
     Finding,
     Hearing,
     Incident,
@@ -36,8 +35,9 @@ from agent.model import (
     Moment,
     Readiness,
     Reading,
-    Refused,
 )
+from agent.room.commands import CAPABILITIES, LOOKING, Commands
+from agent.room.itself import Itself
 from agent.settings import Room
 from agent.store import Store
 
@@ -46,11 +46,6 @@ log = logging.getLogger("agent.room")
 TICK_S = 20.0
 TELEMETRY_S = 60.0
 GRACE_S = 5.0
-RECORD_S = 2.0
-LOOKING = (Mode.IDLE, Mode.PREPARING)
-"""The modes in which a device may be opened. In recess people are in the room."""
-CAPABILITIES = ("check", "report")
-"""The commands that this version carries out."""
 _IMPORTANCE = {Level.FAIL: 3, Level.UNKNOWN: 3, Level.WARN: 2}
 _KEPT, _DETAIL = 1, 0
 
@@ -69,6 +64,7 @@ class RoomAgent:
         lane_for: Callable[[Device], Lane] = new_lane,
     ) -> None:
         self.room = room
+        self.requirements = room.requirements
         self._folders = folders
         self._clock = clock
         self._root = root
@@ -78,11 +74,12 @@ class RoomAgent:
         self._link: Link | None = None
         self._publisher = Publisher(self._put)
         self._devices = {d.id: d for d in room.devices}
-        self._watched: dict[str, Watched] = {}
+        self.watched: dict[str, Watched] = {}
         self._hearings: tuple[Hearing, ...] = ()
-        self._mode = Mode.IDLE
+        self.mode = Mode.IDLE
         self._open: Mapping[incidents.Key, Incident] = {}
-        self._own_since: dict[str, Moment] = {}
+        self._itself = Itself(room.broker)
+        self._commands = Commands(self)
         self._telemetry_at_s = clock().up_s
         self._folded_s = clock().up_s
         self._fold_asked = False
@@ -111,12 +108,13 @@ class RoomAgent:
                     heartbeat_gate=lambda: self.alive(self._clock()),
                 )
                 self._spawn(self._link.run())
+                await self._forget_devices(self._link)
             self._fold()
-            for watched in self._watched.values():
+            for watched in self.watched.values():
                 self._spawn(watched.run())
                 self._spawn(watched.follow_changes())
             self._spawn(self._tick())
-            notify.ready(f"watching {len(self._watched)} devices")
+            notify.ready(f"watching {len(self.watched)} devices")
             await self._stopping.wait()
         finally:
             notify.stopping()
@@ -134,7 +132,7 @@ class RoomAgent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        lanes = [w.lane.close() for w in self._watched.values() if w.lane]
+        lanes = [w.lane.close() for w in self.watched.values() if w.lane]
         await asyncio.gather(*lanes, return_exceptions=True)
         await self._store.close(timeout_s=3.0)
         remove_status(self._folders.runtime / "status.json")
@@ -159,21 +157,40 @@ class RoomAgent:
         self._open = {(i.device, i.code): i for i in known}
         now = self._clock()
         for device in self.room.devices:
-            self._watched[device.id] = Watched(
+            self.watched[device.id] = Watched(
                 device,
                 self,
                 lane=self._lane_for(device) if kinds.has_driver(device.kind) else None,
                 root=self._virtual_root if device.virtual else self._root,
                 clock=self._clock,
-                max_age_s=self.room.requirements.max_age_s.get(device.kind, float("inf")),
+                max_age_s=self.requirements.max_age_s.get(device.kind, float("inf")),
                 state=judging.restore([i for i in known if i.device == device.id], now),
             )
+
+    async def _forget_devices(self, link: Link) -> None:
+        """Take back what the broker keeps of devices that have left the configuration. Every id
+        that this room ever had is remembered: a removal that is sent again does no harm, one
+        that was never sent leaves a ghost."""
+        known = set(json.loads(await self._store.document("devices") or b"[]"))
+        for name in sorted(known - self._devices.keys()):
+            link.put(f"device/{name}", None)
+        if new := self._devices.keys() - known:
+            names = json.dumps(sorted(known | new)).encode()
+            self._spawn(self._store.put_document("devices", names))
+
+    def now(self) -> Moment:
+        """This instant, on both clocks."""
+        return self._clock()
+
+    def standing(self) -> dict[str, dict[str, Any]]:
+        """The documents as published, by topic suffix."""
+        return self._publisher.standing
 
     def alive(self, now: Moment) -> bool:
         """Whether the watchdog may be fed: every device gave some reading in time, good or bad,
         and the fold ran. A hung device, broker or disk does not stop it; a stuck loop does."""
         folded = now.up_s - self._folded_s <= 2 * TICK_S + GRACE_S
-        return folded and not any(w.late(now) for w in self._watched.values())
+        return folded and not any(w.late(now) for w in self.watched.values())
 
     async def _tick(self) -> None:
         feed_s = notify.watchdog_period_s()
@@ -196,7 +213,7 @@ class RoomAgent:
         change_s = schedule.next_change_s(self._hearings, now)
         if change_s is not None:
             pauses.append(change_s + 0.01)
-        runs_out = [w.valid_until_s for w in self._watched.values() if w.valid_until_s is not None]
+        runs_out = [w.valid_until_s for w in self.watched.values() if w.valid_until_s is not None]
         pauses += [until - now.up_s + 0.01 for until in runs_out if until > now.up_s]
         return max(0.01, min(pauses))
 
@@ -204,21 +221,21 @@ class RoomAgent:
 
     def may_look(self, device: Device) -> str:
         """Not in session, and not so shortly before one that a look could reach into it."""
-        if self._mode not in LOOKING:
-            return "maintenance" if self._mode is Mode.MAINTENANCE else "in_session"
+        if self.mode not in LOOKING:
+            return "maintenance" if self.mode is Mode.MAINTENANCE else "in_session"
         now = self._clock()
         soon = now.after(device.settings.deadline_s + GRACE_S)
         return "" if schedule.mode_of(self._hearings, soon) in LOOKING else "in_session"
 
     def looking(self, device: Device, by: str, reading: Reading | None) -> None:
         """Every active look leaves two events: who opened what, when, what for."""
-        fields: dict[str, Any] = {"device": device.id, "purpose": self._mode.value, "by": by}
+        fields: dict[str, Any] = {"device": device.id, "purpose": self.mode.value, "by": by}
         if reading is None:
-            self._event("look.started", _DETAIL, **fields)
+            self.event("look.started", _DETAIL, **fields)
             return
         fault = reading.fault.value if reading.fault else None
         took_ms = round(reading.took_s * 1000)
-        self._event("look.ended", _DETAIL, **fields, fault=fault, took_ms=took_ms)
+        self.event("look.ended", _DETAIL, **fields, fault=fault, took_ms=took_ms)
 
     def taken(self, watched: Watched) -> None:
         """A device has a new state: fold once, after all that came in this round."""
@@ -234,8 +251,8 @@ class RoomAgent:
         self._folded_s = now.up_s
         self._enter(schedule.mode_of(self._hearings, now))
         found = readiness.apply_levels(
-            [f for w in self._watched.values() for f in w.findings] + self._own(now),
-            self.room.requirements,
+            [f for w in self.watched.values() for f in w.findings] + self._own(now),
+            self.requirements,
         )
         edges = incidents.step(self._open, found, now)
         self._open = edges.now_open
@@ -246,36 +263,25 @@ class RoomAgent:
         answer = readiness.fold(
             self.room.devices,
             found,
-            mode=self._mode,
+            mode=self.mode,
             hearing=schedule.current_hearing(self._hearings, now),
-            requirements=self.room.requirements,
+            requirements=self.requirements,
             now=now,
             valid_for_s=PUBLISHED_FOR_S,
         )
         self._publish(found, answer, now)
 
     def _own(self, now: Moment) -> list[Finding]:
-        link = self._link
-        hellos = [w.lane.hello for w in self._watched.values() if w.lane and w.lane.hello]
-        missing = [own.REQUIRED_LAYERS.difference(hello.confined) for hello in hellos]
-        facts = own.OwnFacts(
-            broker_lost_s=now.up_s - link.since_s if link and not link.connected else None,
-            broker_error=link.last_error if link else "",
-            store_waiting_s=self._store.pending_age_s(now.up_s),
-            store_failing=bool(self._store.failing),
-            missing_layers=frozenset().union(*missing),
-        )
-        found = own.judge(facts)
-        self._own_since = {f.code: self._own_since.get(f.code, now) for f in found}
-        return [replace(f, since=self._own_since[f.code]) for f in found]
+        lanes = [w.lane for w in self.watched.values() if w.lane]
+        return self._itself.findings(now, self._link, self._store, lanes)
 
     def _enter(self, mode: Mode) -> None:
-        if mode is self._mode:
+        if mode is self.mode:
             return
-        before, self._mode = self._mode, mode
+        before, self.mode = self.mode, mode
         log.info("mode %s -> %s", before, mode)
-        self._event("mode", _KEPT, **{"from": before.value, "to": mode.value})
-        for watched in self._watched.values():
+        self.event("mode", _KEPT, **{"from": before.value, "to": mode.value})
+        for watched in self.watched.values():
             if mode not in LOOKING:
                 watched.let_go()
             watched.hurry()
@@ -285,7 +291,7 @@ class RoomAgent:
             documents.Seen(
                 w.device, [f for f in found if f.device == name], w.state.reading, w.valid_until_s
             )
-            for name, w in self._watched.items()
+            for name, w in self.watched.items()
         ]
 
     def _publish(self, found: list[Finding], answer: Readiness, now: Moment) -> None:
@@ -295,7 +301,7 @@ class RoomAgent:
             version=__version__,
             box=self._box,
             python=".".join(str(n) for n in sys.version_info[:3]),
-            requirements=self.room.requirements.name,
+            requirements=self.requirements.name,
             capabilities=CAPABILITIES,
             seen=seen,
             now=now,
@@ -358,7 +364,8 @@ class RoomAgent:
         event = documents.event(type_, self._clock(), **fields)
         self._record(event, _IMPORTANCE.get(incident.level, _KEPT), **row)
 
-    def _event(self, type_: str, importance: int, **fields: Any) -> asyncio.Future[int]:
+    def event(self, type_: str, importance: int, **fields: Any) -> asyncio.Future[int]:
+        """Record an event; the future resolves when it is durable."""
         return self._record(documents.event(type_, self._clock(), **fields), importance)
 
     def _record(
@@ -380,7 +387,7 @@ class RoomAgent:
         except ValueError as error:
             # What is known stays known: a typing error at central cancels no hearing.
             log.warning("schedule refused: %s", error)
-            self._event("schedule.refused", _KEPT, why=str(error)[:200])
+            self.event("schedule.refused", _KEPT, why=str(error)[:200])
             return
         self._hearings = hearings
         self._spawn(self._store.put_document("schedule", payload))
@@ -388,57 +395,4 @@ class RoomAgent:
 
     async def dispatch(self, command: Command, peer: Peer) -> dict[str, Any]:
         """Carry out a command of the control socket; every outcome is an event."""
-        handlers = {"check": self._check, "report": self._report}
-        started_s = self._clock().up_s
-        by = command.by or f"uid:{peer.uid}"
-        try:
-            if command.name not in handlers:
-                raise Refused("unknown_command", f"commands are {', '.join(sorted(handlers))}")
-            effect = await handlers[command.name](dict(command.args), by)
-            outcome: dict[str, Any] = {"state": "done", "code": "ok", "effect": effect}
-        except Refused as refusal:
-            outcome = {"state": "refused", "code": refusal.code, "message": str(refusal)}
-        took_ms = round((self._clock().up_s - started_s) * 1000)
-        kept = self._event(
-            f"command.{outcome['state']}",
-            _KEPT,
-            command=command.name[:40],
-            code=outcome["code"],
-            by=by[:64],
-            took_ms=took_ms,
-        )
-        # Whoever hears of an outcome may rely on its record, unless the disk hangs.
-        await asyncio.wait([kept], timeout=RECORD_S)
-        return {**outcome, "took_ms": took_ms}
-
-    async def _check(self, args: dict[str, Any], by: str) -> dict[str, Any]:
-        """Fresh readings, of one device or of all. Argument: `device` (id)."""
-        wanted = args.pop("device", None)
-        self._no_more(args)
-        if wanted is not None and wanted not in self._watched:
-            raise Refused("unknown_device", f"no device {wanted!r} in this room")
-        if self._mode not in LOOKING:
-            raise Refused(self._mode.value, "no device is opened now; passive readings go on")
-        chosen = [w for name, w in self._watched.items() if wanted in (None, name)]
-        readings = await asyncio.gather(*(w.ask_now(by) for w in chosen))
-        return {w.device.id: self._checked(w, r) for w, r in zip(chosen, readings, strict=True)}
-
-    def _checked(self, watched: Watched, reading: Reading) -> dict[str, Any]:
-        device = watched.device
-        found = kinds.load(device.kind).judge(reading, device.settings)
-        if reading.fault in (Fault.SKIPPED, Fault.QUARANTINED) and not found:
-            found = [Finding("agent.no_evidence", Level.UNKNOWN, device=device.id)]
-        found = readiness.apply_levels(found, self.room.requirements)
-        seen = documents.Seen(device, found, reading, None)
-        doc = documents.device(seen, self._clock(), published_for_s=0)
-        return {key: doc[key] for key in ("level", "findings", "readings", "name", "kind")}
-
-    async def _report(self, args: dict[str, Any], by: str) -> dict[str, Any]:
-        """Everything that stands, as published."""
-        self._no_more(args)
-        return self._publisher.standing
-
-    @staticmethod
-    def _no_more(args: Mapping[str, Any]) -> None:
-        if args:
-            raise Refused("unknown_argument", f"unknown argument {sorted(args)[0]!r}")
+        return await self._commands.carry_out(command, peer)
