@@ -18,7 +18,7 @@ import numpy as np
 
 from agent import clock
 from agent.kinds.camera import v4l2
-from agent.kinds.camera.frames import FORMATS, Frame, cut_short, from_bgr, from_buffer
+from agent.kinds.camera.frames import FORMATS, JPEG, Frame, cut_short, decode, from_picture
 from agent.kinds.camera.watch import OtherOpeners
 from agent.model import Fault
 
@@ -152,7 +152,7 @@ def _play(source: cv2.VideoCapture, about: About) -> Iterator[Frame]:
         if at <= last - 10 * step or at < last + 0.2 * step:  # a container without times
             at = last + step
         last = at
-        yield from_bgr(picture, at)
+        yield from_picture(picture, at)
 
 
 # -- cameras on the network ---------------------------------------------------------------------
@@ -183,7 +183,7 @@ def network(url: str, about: About, until_s: float, look_s: float) -> Iterator[F
             if not good or picture is None:
                 raise Failed(Fault.NO_ANSWER, "no_frame")
             end_s = min(until_s, now + look_s) if end_s is None else end_s
-            yield from_bgr(picture, now)
+            yield from_picture(picture, now)
             if now >= end_s:
                 return
     finally:
@@ -277,7 +277,7 @@ def _stream(
     look_s: float,
     others: OtherOpeners,
 ) -> Iterator[Frame]:
-    jpeg = chosen.fourcc in ("MJPG", "JPEG")
+    jpeg = chosen.fourcc in JPEG
     before: Frame | None = None
     bytes_before, sequence, end_s = b"", -1, until_s
     for picture in camera.pictures(others.fd):
@@ -293,7 +293,7 @@ def _stream(
         about.lost += max(0, picture.sequence - sequence - 1) if sequence >= 0 else 0
         sequence = picture.sequence
         if jpeg and before is not None and picture.data == bytes_before:
-            frame = Frame(before.luma, before.colour, picture.at_s, same=True)
+            frame = Frame(before.luma, before.bgr, picture.at_s, same=True)
         else:
             frame = _decode(picture, chosen, before)
         bytes_before, before = picture.data, frame
@@ -303,12 +303,12 @@ def _stream(
 
 
 def _decode(picture: v4l2.Picture, chosen: v4l2.PixelFormat, before: Frame | None) -> Frame:
-    jpeg = chosen.fourcc in ("MJPG", "JPEG")
+    jpeg = chosen.fourcc in JPEG
     damaged = picture.damaged or (jpeg and cut_short(picture.data))
-    bgr = from_buffer(picture.data, chosen.fourcc, chosen.width, chosen.height, chosen.stride)
-    if bgr is not None:
-        return from_bgr(bgr, picture.at_s, damaged=damaged)
+    shown = decode(picture.data, chosen.fourcc, chosen.width, chosen.height, chosen.stride)
+    if shown is not None:
+        return from_picture(shown, picture.at_s, damaged=damaged)
     if before is not None:
-        return Frame(before.luma, before.colour, picture.at_s, damaged=True)
+        return Frame(before.luma, before.bgr, picture.at_s, damaged=True)
     empty = np.zeros((chosen.height, chosen.width), np.uint8)
     return Frame(empty, None, picture.at_s, damaged=True)

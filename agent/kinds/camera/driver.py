@@ -82,7 +82,16 @@ class Driver:
         if not count:
             fault = Fault.ERROR if self._source.scheme is Scheme.FILE else Fault.NO_ANSWER
             raise Failed(fault, "bad_file" if fault is Fault.ERROR else "no_frame")
-        return Reading(values=look.values(about), identity=about.identity, active=True)
+        values = look.values(about)
+        view, usual = look.fingerprint(), self._settings.baseline_fingerprint
+        if view is not None and usual is not None:
+            values["view_distance"] = round(view.distance(usual), 2)
+        return Reading(
+            values=values,
+            identity=about.identity,
+            fingerprint=view.values if view is not None and question == "baseline" else (),
+            active=True,
+        )
 
     def _frames(self, question: str, about: About, started: float) -> Iterator[Frame]:
         from agent.kinds.camera import capture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from agent.kinds.camera.passive import POWER_WORDS
 from agent.kinds.camera.settings import Settings
@@ -58,50 +58,147 @@ def judge(reading: Reading, limits: Settings) -> list[Finding]:
 
 
 def _content(values: Mapping[str, Scalar], limits: Settings) -> list[Finding]:
-    for code, found in (
-        ("camera.black", _black),
-        ("camera.frozen", _frozen),
-        ("camera.low_fps", _low_fps),
-        ("camera.low_resolution", _low_resolution),
-    ):
-        if numbers := found(values, limits):
-            return [Finding(code, CODES[code], numbers)]
+    measured = _Measured(values)
+    for code, holds, shown in _TESTS:
+        if holds(measured, limits):
+            level = CODES[code]
+            if code == "camera.low_fps" and _halved_in_the_dark(measured, limits):
+                level = Level.INFO
+            return [Finding(code, level, {k: values[k] for k in shown if k in values})]
     return []
 
 
-def _number(values: Mapping[str, Scalar], key: str) -> float | None:
-    value = values.get(key)
-    return None if value is None or isinstance(value, str) else float(value)
+class _Measured:
+    """The numbers of a reading; one that was not measured makes every comparison false."""
+
+    def __init__(self, values: Mapping[str, Scalar]) -> None:
+        self._values = values
+
+    def __getitem__(self, key: str) -> float:
+        value = self._values.get(key)
+        return float("nan") if value is None or isinstance(value, str) else float(value)
 
 
-def _black(values: Mapping[str, Scalar], limits: Settings) -> dict[str, Scalar] | None:
-    mean, spread = _number(values, "luma_mean"), _number(values, "luma_spread")
-    if mean is None or spread is None or mean >= limits.black_below or spread >= 2:
-        return None
-    return {"luma_mean": mean, "luma_spread": spread}
+def _no_signal(m: _Measured, limits: Settings) -> bool:
+    """A card: drawn surfaces without noise, of one colour or of several; not a black picture."""
+    drawn = m["flat_share"] >= limits.no_signal_flat
+    bars = drawn and m["flat_colours"] >= _BAR_COLOURS
+    lit = m["luma_mean"] >= limits.black_below or m["luma_spread"] >= limits.black_spread
+    return bars or (drawn and lit and m["one_level_share"] >= limits.no_signal_one_level)
 
 
-def _frozen(values: Mapping[str, Scalar], limits: Settings) -> dict[str, Scalar] | None:
-    unchanged = _number(values, "unchanged_s")
-    if unchanged is None or unchanged < limits.frozen_s:
-        return None
-    return {"unchanged_s": unchanged}
+_BAR_COLOURS = 4
 
 
-def _low_fps(values: Mapping[str, Scalar], limits: Settings) -> dict[str, Scalar] | None:
-    expected = limits.fps or _number(values, "fps_declared")
-    measured = _number(values, "fps")
-    if expected is None or measured is None:
-        return None
-    if measured >= min(limits.low_fps_below, expected * 2 / 3):
-        return None
-    return {"fps": measured, "expected_fps": round(expected, 1)}
+def _black(m: _Measured, limits: Settings) -> bool:
+    return m["luma_mean"] < limits.black_below and m["luma_spread"] < limits.black_spread
 
 
-def _low_resolution(values: Mapping[str, Scalar], limits: Settings) -> dict[str, Scalar] | None:
-    width, height = _number(values, "width"), _number(values, "height")
-    if width is None or height is None:
-        return None
-    if (limits.width or 0) <= width and (limits.height or 0) <= height:
-        return None
-    return {"width": int(width), "height": int(height)}
+def _corrupted(m: _Measured, limits: Settings) -> bool:
+    """Anything that a lens and a sensor cannot make."""
+    return (
+        (m["stuck_share"] >= limits.stuck_share and m["edge_contrast"] >= _SOME_CONTRAST)
+        or m["lost_channel_share"] >= limits.lost_channel
+        or m["tint"] >= limits.tint_above
+        or m["colour_shift"] >= limits.colour_shift
+        or m["block_steps"] >= limits.block_steps
+        or m["tear"] >= limits.tear
+        or m["damaged_share"] >= limits.damaged_share
+    )
+
+
+_SOME_CONTRAST = 2.0  # grey levels a point: without it there are no outlines to judge
+
+
+def _covered(m: _Measured, limits: Settings) -> bool:
+    if m["bright_share"] >= limits.overexposed_share:
+        return False
+    fading = m["plain_share"] >= limits.covered_share and (
+        m["plain_softness"] <= limits.covered_softness
+    )
+    return fading or m["plain_share"] >= limits.covered_whole
+
+
+def _frozen(m: _Measured, limits: Settings) -> bool:
+    return m["unchanged_s"] >= limits.frozen_s
+
+
+def _overexposed(m: _Measured, limits: Settings) -> bool:
+    return m["bright_share"] >= limits.overexposed_share
+
+
+def _underexposed(m: _Measured, limits: Settings) -> bool:
+    return m["luma_mean"] < limits.underexposed_below and m["luma_high"] < limits.underexposed_high
+
+
+def _blurred(m: _Measured, limits: Settings) -> bool:
+    return m["edge_contrast"] >= _SOME_CONTRAST and (
+        m["edge_width"] >= limits.blurred_above or m["edge_axis_width"] >= limits.smeared_above
+    )
+
+
+def _noisy(m: _Measured, limits: Settings) -> bool:
+    return m["noise"] >= limits.noisy_above or m["speckle_share"] >= limits.speckle_above
+
+
+def _expected_fps(m: _Measured, limits: Settings) -> float:
+    return limits.fps if limits.fps is not None else m["fps_declared"]
+
+
+def _low_fps(m: _Measured, limits: Settings) -> bool:
+    expected = _expected_fps(m, limits)
+    lowest = min(limits.low_fps_below, expected * 2 / 3) if expected == expected else expected
+    return (
+        m["fps"] < lowest
+        or m["fps_different"] < lowest
+        or (m["fps"] < 0.7 * expected and _halved_in_the_dark(m, limits))
+    )
+
+
+def _halved_in_the_dark(m: _Measured, limits: Settings) -> bool:
+    """A webcam that exposes longer in a dim room sends fewer pictures: worth knowing, no fault."""
+    return m["luma_mean"] < limits.dark_below and m["fps"] >= limits.low_fps_below
+
+
+def _low_resolution(m: _Measured, limits: Settings) -> bool:
+    return m["width"] < (limits.width or 0) or m["height"] < (limits.height or 0)
+
+
+def _moved(m: _Measured, limits: Settings) -> bool:
+    return m["view_distance"] >= limits.moved_above
+
+
+def _flicker(m: _Measured, limits: Settings) -> bool:
+    return m["flicker_pct"] >= limits.flicker_above_pct
+
+
+_Test = Callable[[_Measured, Settings], bool]
+_TESTS: tuple[tuple[str, _Test, tuple[str, ...]], ...] = (
+    ("camera.no_signal", _no_signal, ("flat_share", "flat_colours", "one_level_share")),
+    ("camera.black", _black, ("luma_mean", "luma_spread")),
+    # Before covered and frozen: the grey half of a cut picture is plain, a torn one may stand.
+    (
+        "camera.corrupted",
+        _corrupted,
+        (
+            "stuck_share",
+            "lost_channel_share",
+            "tint",
+            "colour_shift",
+            "block_steps",
+            "tear",
+            "damaged_share",
+        ),
+    ),
+    ("camera.covered", _covered, ("plain_share", "plain_softness")),
+    ("camera.frozen", _frozen, ("unchanged_s",)),
+    ("camera.overexposed", _overexposed, ("bright_share",)),
+    ("camera.underexposed", _underexposed, ("luma_mean", "luma_high")),
+    ("camera.blurred", _blurred, ("edge_width", "edge_axis_width")),
+    ("camera.noisy", _noisy, ("noise", "speckle_share")),
+    ("camera.low_fps", _low_fps, ("fps", "fps_different", "fps_declared", "luma_mean")),
+    ("camera.low_resolution", _low_resolution, ("width", "height")),
+    ("camera.moved", _moved, ("view_distance",)),
+    ("camera.flicker", _flicker, ("flicker_pct",)),
+)
+"""One look names one content fault, the first that holds; with it go the numbers it rests on."""
