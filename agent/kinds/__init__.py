@@ -66,7 +66,7 @@ class DeviceSettings(BaseModel):
     seat: Seat | None = Field(default=None, description="whose device it is")
     profile: str | None = Field(default=None, description="firmware profile to use")
     virtual: bool = Field(default=False, description="stands in for hardware that is not there")
-    period_s: float = Field(default=60.0, ge=1, le=86_400, description="time between readings")
+    period_s: float = Field(default=120.0, ge=1, le=86_400, description="time between readings")
     deadline_s: float = Field(default=8.0, gt=0, le=120, description="an answer later is none")
     raise_s: float = Field(
         default=5.0, ge=0, le=3_600, description="how long a fault is watched before it is raised"

@@ -43,7 +43,7 @@ from agent.store import Store
 
 log = logging.getLogger("agent.room")
 
-TICK_S = 20.0
+TICK_S = 30.0
 TELEMETRY_S = 60.0
 GRACE_S = 5.0
 _IMPORTANCE = {Level.FAIL: 3, Level.UNKNOWN: 3, Level.WARN: 2}

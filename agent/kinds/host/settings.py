@@ -15,6 +15,7 @@ class Settings(DeviceSettings):
     """
 
     required: bool = Field(default=False, description="the room is not ready without it")
+    period_s: float = Field(default=60.0, ge=1, le=86_400, description="time between readings")
     path: str = Field(
         default="/", pattern="^/", max_length=256, description="folder whose disk must have room"
     )
