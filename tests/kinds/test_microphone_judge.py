@@ -51,7 +51,8 @@ def test_nothing_is_said_of_what_is_well(values: dict[str, Scalar]) -> None:
         ({"level_dbfs": -82.0}, "muted"),
         ({"switch": "off", "level_dbfs": -120.0, "dead_pct": 100.0}, "muted"),
         ({"dead_channels": 1}, "dead_channel"),
-        ({"breaks": 2}, "dropouts"),
+        ({"breaks": 1}, "dropouts"),
+        ({"breaks": 2, "heard_s": 6.0}, "dropouts"),
         ({"xruns": 3}, "dropouts"),
         ({"clip_pct": 0.1}, "clipping"),
         ({"hum_dbfs": -40.0}, "hum"),
@@ -71,7 +72,7 @@ def test_each_fault_has_its_code_and_good_clears_it(change: dict[str, Scalar], c
     [
         {"dead_pct": 90.0},  # a noise suppressor between phrases
         {"dead_tail_s": 2.0, "broke_off": False},
-        {"breaks": 1},
+        {"breaks": 1, "heard_s": 6.0},
         {"clip_pct": 0.05},
         {"hum_dbfs": -60.0},
         {"hum_dbfs": -46.0, "level_dbfs": -15.0},  # far below the speech

@@ -69,6 +69,8 @@ def _content(values: Mapping[str, object], limits: Settings) -> str | None:
     if level != level:  # nothing was measured
         return None
     hiss, speech = number("hiss_dbfs", nothing), number("speech_dbfs", float("nan"))
+    # A look is repeated before it counts, so one hole in it is enough; a file is heard once.
+    breaks = limits.breaks_from if number("heard_s", 0) > limits.look_s else 1
     # Sound so loud that nothing is left to tell speech by, and that is no hiss, is too loud too.
     loud = speech if speech == speech or hiss > level - 10 else level
     tail_s = limits.stopped_s if values.get("broke_off") is True else limits.faded_s
@@ -83,7 +85,7 @@ def _content(values: Mapping[str, object], limits: Settings) -> str | None:
         ("muted", level < limits.muted_below_dbfs),
         ("muted", floor is not None and level < floor - limits.drift_db),
         ("dead_channel", number("dead_channels", 0) > 0),
-        ("dropouts", number("breaks", 0) >= limits.breaks_from),
+        ("dropouts", number("breaks", 0) >= breaks),
         ("dropouts", number("xruns", 0) >= limits.xruns_from),
         ("clipping", number("clip_pct", 0) >= limits.clipping_from_pct),
         ("hum", number("hum_dbfs", nothing) > max(limits.hum_above_dbfs, level - within)),

@@ -52,7 +52,9 @@ class Settings(DeviceSettings):
     switched_off_below_dbfs: float = Field(
         default=-55.0, ge=-110, le=-20, description="with the capture switch off: it is obeyed"
     )
-    breaks_from: int = Field(default=2, ge=1, le=1_000, description="holes in one look")
+    breaks_from: int = Field(
+        default=2, ge=1, le=1_000, description="holes in a recording; in a look one is enough"
+    )
     xruns_from: int = Field(default=3, ge=1, le=1_000, description="overruns in one look")
     clipping_from_pct: float = Field(
         default=0.1, ge=0.01, le=50, description="samples cut flat; 0.5 is heard plainly"
@@ -70,7 +72,7 @@ class Settings(DeviceSettings):
         default=-49.0, ge=-90, le=-20, description="hiss below this never disturbs, nor do fans"
     )
     snr_below_db: float = Field(
-        default=13.0,
+        default=14.0,
         ge=0,
         le=40,
         description="the loudest tenth less than this above hiss is masked",

@@ -14,11 +14,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.kinds.microphone.blocks import TINY, Array, by, faded, falls, lowest_tenth, quantiles
 from agent.model import Scalar
 
 Sound = NDArray[np.float32]
 """Shape (frames, channels), full scale is 1."""
-Array = NDArray[np.float32]
 
 AES17_DB = 10 * math.log10(2)
 """What AES17 adds to a plain RMS level: a full-scale sine, mean square 1/2, is 0 dBFS."""
@@ -224,7 +224,7 @@ class Ear:
         power, moving = np.concatenate(self._power, axis=1), np.concatenate(self._moving, axis=1)
         levels = power.mean(axis=1)
         loudest = int(levels.argmax())
-        blocks = _by(power[loudest], LEVEL_BLOCKS)
+        blocks = by(power[loudest], LEVEL_BLOCKS)
         if not len(blocks):
             return {}
         values: dict[str, Scalar] = {
@@ -233,7 +233,7 @@ class Ear:
             "channels": self.channels,
             "level_dbfs": _half(dbfs(float(levels[loudest]))),
             "peak_dbfs": _half(dbfs(self._peak**2 / 2)),
-            "floor_dbfs": _half(dbfs(float(_quantiles(blocks, 0.1)[0]))),
+            "floor_dbfs": _half(dbfs(float(quantiles(blocks, 0.1)[0]))),
             "clip_pct": round(100 * float(self._flat.max()) / self._whole, 2),
         }
         values |= self._dead(moving, levels)
@@ -244,17 +244,21 @@ class Ear:
 
     def _dead(self, moving: Array, levels: Array) -> dict[str, Scalar]:
         """Where no channel has any input, and channels that have none beside one that has."""
-        blocks = np.stack([_by(channel, LEVEL_BLOCKS) for channel in moving])
-        dead = blocks <= (DITHER_STEPS * self._step) ** 2
+        blocks = np.stack([by(channel, LEVEL_BLOCKS) for channel in moving])
+        nothing = (DITHER_STEPS * self._step) ** 2
+        dead = blocks <= nothing
         everywhere: NDArray[np.bool_] = dead.min(axis=0)
         tail = len(everywhere) if everywhere.all() else int((~everywhere)[::-1].argmax())
         values: dict[str, Scalar] = {"dead_pct": round(100 * float(everywhere.mean()), 1)}
         if 0 < tail < len(everywhere):
             start = (len(everywhere) - tail) * LEVEL_BLOCKS
             values["dead_tail_s"] = round(tail * LEVEL_BLOCKS * BLOCK_S, 1)
-            values["broke_off"] = bool(abs(self._broke_at - start) <= 2 * LEVEL_BLOCKS)
+            abrupt = abs(self._broke_at - start) <= 2 * LEVEL_BLOCKS
+            if tail * LEVEL_BLOCKS * BLOCK_S >= _LONG_S:
+                abrupt |= not faded(moving[int(levels.argmax())], nothing)
+            values["broke_off"] = bool(abrupt)
         if self.channels > 1:
-            level_db = 10 * np.log10(levels + _TINY)
+            level_db = 10 * np.log10(levels + TINY)
             below = level_db.max() - level_db
             gone = (dead.mean(axis=1) >= _ALL) & (dead.mean(axis=1).min() < _ALL)
             gone |= (level_db < _NO_ROOM_DB) & (below >= 12)
@@ -268,7 +272,7 @@ class Ear:
         25 dB within 10 ms with a click, as a loose contact does."""
         peaks = np.concatenate(self._peaks, axis=1)
         counts = [
-            max(int(holes), _falls(level, peak, (DITHER_STEPS * self._step) ** 2))
+            max(int(holes), falls(level, peak, (DITHER_STEPS * self._step) ** 2))
             for holes, level, peak in zip(self._holes, power, peaks, strict=True)
         ]
         return {"breaks": max(counts)}
@@ -280,27 +284,27 @@ class Ear:
         octaves = octaves[octaves.sum(axis=1) > (DITHER_STEPS * self._step) ** 2]
         if len(octaves) < _FEWEST:
             return {}
-        low, middle = (level + _TINY for level in _quantiles(octaves, 0.1, 0.5))
+        low, middle = (level + TINY for level in quantiles(octaves, 0.1, 0.5))
         widths = np.diff(self._edges)
-        steady = middle / low < _STEADY / _lowest_tenth(widths)
+        steady = middle / low < _STEADY / lowest_tenth(widths)
         for number, (first, end) in enumerate(pairwise(self._edges)):
             bins = np.sort(self._spectrum[channel, first:end])
             if bins[-3:].sum() > _TONE * bins.sum():  # a tone is steady, but it is not hiss
                 steady[number] = False
         hiss = float(middle[steady].sum())
-        floor = float((low / _lowest_tenth(widths)).sum())
+        floor = float((low / lowest_tenth(widths)).sum())
         total = octaves.sum(axis=1)
-        loud = float(_quantiles(total, 0.9)[0])
+        loud = float(quantiles(total, 0.9)[0])
         values: dict[str, Scalar] = {}
-        if hiss > _TINY * len(widths):
+        if hiss > TINY * len(widths):
             values["hiss_dbfs"] = _half(dbfs(hiss))
-            stands_out_db = 10 * math.log10((loud + _TINY) / hiss)
+            stands_out_db = 10 * math.log10((loud + TINY) / hiss)
             if stands_out_db >= _MODULATED_DB:
                 values["snr_db"] = _half(stands_out_db)
         talking = float((total > floor * 10**0.8).mean())
         if loud > 10 * floor and talking >= _TALKING:
             # As an active speech level (ITU-T P.56): what is within 15.9 dB of the loud parts.
-            active = blocks[blocks >= _quantiles(blocks, 0.95)[0] * 10**-1.59]
+            active = blocks[blocks >= quantiles(blocks, 0.95)[0] * 10**-1.59]
             values["speech_dbfs"] = _half(dbfs(float(active.mean())))
         return values
 
@@ -309,20 +313,20 @@ class Ear:
         if not self._lines:
             return {}
         lines = np.concatenate(self._lines, axis=1)[channel]
-        (stands_out,) = _quantiles(lines[:, :, 0] / (lines[:, :, 1] + _TINY), 0.25)
-        (line,) = _quantiles(lines[:, :, 0] - lines[:, :, 1], 0.25)
+        (stands_out,) = quantiles(lines[:, :, 0] / (lines[:, :, 1] + TINY), 0.25)
+        (line,) = quantiles(lines[:, :, 0] - lines[:, :, 1], 0.25)
         hum = np.where(stands_out > _LINE, line, 0.0)
         total = float(hum.sum())
         # A tone that happens to be a high harmonic is not hum.
-        if total <= _TINY or hum[:3].sum() < 0.05 * total:
+        if total <= TINY or hum[:3].sum() < 0.05 * total:
             return {}
         return {"hum_dbfs": _half(dbfs(total))}
 
 
-_TINY = 1e-12
 _ALL = 0.97  # of the blocks: one that differs is a click
 _NO_ROOM_DB = -74.0  # plain dB: an input without a microphone; rooms are louder
 _MISSED = 0.001  # -60 dBFS
+_LONG_S = 2.0  # no input for so long at the end: then any end that is no fade is a break
 _STEADY = 1.41  # +1.5 dB beyond what noise of that bandwidth does by itself
 _TONE = 0.6  # of an octave's power in its three highest bins
 _LINE = 6.0  # +8 dB
@@ -333,59 +337,6 @@ _FEWEST = 10  # spectra (0.5 s) from which to tell noise from speech
 
 def _hann(size: int) -> Array:
     return np.hanning(size + 1)[:-1].astype(np.float32)
-
-
-def _quantiles(values: Array, *shares: float) -> list[Array]:
-    """Quantiles along the first axis, between neighbours. numpy's own takes twenty times as
-    long for so few values."""
-    values = np.sort(values, axis=0)
-    found = []
-    for share in shares:
-        place = share * (len(values) - 1)
-        low, part = int(place), np.float32(place % 1)
-        found.append(values[low] * (1 - part) + values[min(low + 1, len(values) - 1)] * part)
-    return found
-
-
-def _by(blocks: Array, count: int) -> Array:
-    """Means of `count` blocks each."""
-    whole = len(blocks) // count * count
-    means: Array = blocks[:whole].reshape(-1, count).mean(axis=1)
-    return means
-
-
-def _lowest_tenth(bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How far the lowest tenth of the power of noise lies below its mean, as a ratio, in a band
-    of so many bins: chi-square with 2 degrees of freedom for each independent bin (a Hann window
-    leaves 1 in 1.5), by the approximation of Wilson and Hilferty."""
-    freedom = 2 * np.maximum(bins / 1.5, 1.0)
-    spread = 2 / (9 * freedom)
-    ratio: NDArray[np.float64] = np.maximum(1 - spread - 1.2816 * np.sqrt(spread), 0.4) ** 3
-    return ratio
-
-
-def _falls(power: Array, peaks: Array, dead: float) -> int:
-    """Abrupt ends of sound in blocks of 5 ms: falls to nothing, or falls with a click, whichever
-    are more. A voice falls as fast now and then, but to the noise of the room and silently."""
-    if len(power) < 12:
-        return 0
-    level = 10 * np.log10(power + _TINY)
-    nothing = power <= dead
-    to_nothing = np.maximum(level[:-4], level[1:-3]) >= -48
-    to_nothing &= nothing[3:-1] & nothing[4:] & ~nothing[:-4]
-    before = np.minimum(level[:-5], level[1:-4])
-    after = np.maximum(np.maximum(level[3:-2], level[4:-1]), level[5:])
-    clicks = 0
-    for start in _firsts(before - after >= 25):
-        if peaks[start + 1 : start + 4].max() >= 2.5 * peaks[max(0, start - 6) : start + 1].max():
-            clicks += 1
-    return max(len(_firsts(to_nothing)), clicks)
-
-
-def _firsts(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Where each group of flags begins; gaps of up to two blocks do not part a group."""
-    places = np.flatnonzero(flags)
-    return places[np.diff(places, prepend=-9) > 3]
 
 
 def _half(value: float) -> float:
