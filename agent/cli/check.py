@@ -54,7 +54,7 @@ def _results(asked: Sequence[sources.Source | str]) -> Iterator[Result]:
             output.progress(number, len(asked), item if isinstance(item, str) else item.text)
             if isinstance(item, str):
                 yield from _from_agent(item)
-            elif session and not item.whole and kinds.has_driver(item.device.kind):
+            elif session and not item.whole and _opens(item):
                 skipped = Reading(fault=Fault.SKIPPED, why="in_session")
                 yield _result(item.text, item, skipped)
             else:
@@ -63,6 +63,10 @@ def _results(asked: Sequence[sources.Source | str]) -> Iterator[Result]:
         output.progress_done()
         runner.run(_close(lanes))
         runner.close()
+
+
+def _opens(item: sources.Source) -> bool:
+    return kinds.has_driver(item.device.kind, item.device.settings)
 
 
 async def _close(lanes: dict[str, Lane]) -> None:
@@ -79,7 +83,7 @@ async def _measure(item: sources.Source, lanes: dict[str, Lane]) -> Reading:
         async with asyncio.timeout(settings.deadline_s + 5):
             passive = await part.read()
         passive = replace(passive, device=device.id, took_s=up_s() - asked)
-    if not kinds.has_driver(device.kind) or passive.fault is not None:
+    if not kinds.has_driver(device.kind, settings) or passive.fault is not None:
         return passive
     variant, ports = (
         kinds.variant_of(device.kind, settings),

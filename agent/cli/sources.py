@@ -78,7 +78,7 @@ def _place(kind: str, rest: str, fields: Any) -> dict[str, Any]:
         return {"connector": rest}
     if "source" not in fields:
         raise ConfigError(f"{kind}:{rest}: {kind} takes no source; write just {kind}")
-    if rest.startswith(_SCHEMES):
+    if rest.startswith(_SCHEMES) or (kind == "speaker" and not is_file):
         return {"source": rest}
     if rest.startswith("/dev/"):
         return {"source": f"v4l2:{rest}"}

@@ -160,12 +160,15 @@ class RoomAgent:
             self.watched[device.id] = Watched(
                 device,
                 self,
-                lane=self._lane_for(device) if kinds.has_driver(device.kind) else None,
+                lane=self._lane_of(device),
                 root=self._virtual_root if device.virtual else self._root,
                 clock=self._clock,
                 max_age_s=self.requirements.max_age_s.get(device.kind, float("inf")),
                 state=judging.restore([i for i in known if i.device == device.id], now),
             )
+
+    def _lane_of(self, device: Device) -> Lane | None:
+        return self._lane_for(device) if kinds.has_driver(device.kind, device.settings) else None
 
     async def _forget_devices(self, link: Link) -> None:
         """Take back what the broker keeps of devices that have left the configuration. Every id
