@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import select
 
 import pytest
@@ -163,7 +164,7 @@ def test_a_program_that_is_not_there_is_an_error_until_it_is(stage: Stage) -> No
         reading = await look(lane)
         assert (reading.fault, reading.why) == (Fault.ERROR, "no_worker")
         assert lane.state == "paused"
-        program.write_text(f"#!/bin/sh\nexec {' '.join(stage.argv)}\n")
+        program.write_text(f"#!/bin/sh\nexec {shlex.join(stage.argv)}\n")
         program.chmod(0o755)
         stage.later_s += 1.0
         pid_of(await look(lane))
