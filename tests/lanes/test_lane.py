@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import select
+import shlex
 
 import pytest
 from lane_stage import TEST_S, Stage, is_running, look, pid_of, run, until
