@@ -253,7 +253,7 @@ class Scripted:
         self.connack: Callable[[int], bytes | None] = lambda version: (
             b"\x00\x00" + b"\x00" * (version == 5)
         )
-        """Variable header of the CONNACK by version; None hangs up."""
+        """Variable header of the CONNACK by version; None hangs up, nothing says nothing."""
         self.suback: Callable[[int], int | None] = lambda nth: 1
         """The code for the n-th SUBSCRIBE; None stays silent."""
         self.puback: Callable[[str, int], int | None] = lambda topic, nth: 0
@@ -287,6 +287,8 @@ class Scripted:
                     answer = self.connack(version)
                     if answer is None:
                         break
+                    if not answer:
+                        continue
                     writer.write(bytes([0x20, len(answer)]) + answer)
                     if answer[1]:
                         break
@@ -319,6 +321,16 @@ class Scripted:
             self.held = max(self.held, len(self._waiting))
         else:
             writer.write(bytes([0x40, len(answer)]) + answer)
+
+    def hang_up(self, last_word: bytes = b"", *, close: bool = True) -> None:
+        """Say something unasked to everybody, and close."""
+        for writer in self._writers:
+            if last_word:
+                writer.write(last_word)
+            if close:
+                writer.close()
+        if close:
+            self._writers.clear()
 
     def let_go(self) -> None:
         """Acknowledge what was held back."""

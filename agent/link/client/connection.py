@@ -277,9 +277,12 @@ class Connection:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        self._loop.call_soon(self._acknowledged, mid, reason.value)  # paho is in the midst of it
+
+    def _acknowledged(self, mid: int, code: int) -> None:
         _, what = self._flying.pop(mid, (0.0, None))
         if what is not None:
-            self._loop.call_soon(self._on_acked, what, reason.value)
+            self._on_acked(what, code)
         if not self._flying and self._draining is not None and not self._draining.done():
             self._draining.set_result(None)
 

@@ -206,7 +206,7 @@ class Feed:
             self._more = False  # a kick while we wait for the store sets it again
             rows = await self._outbox.unsent(self._cursor, limit)
             for number, payload in rows:
-                if number not in self._acked and not self._send(number, payload):
+                if self._refused or not (number in self._acked or self._send(number, payload)):
                     self._more = True
                     break
                 self._cursor = number
