@@ -58,7 +58,7 @@ def clock() -> Moment:
 async def until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
     """Wait for something that another thread or process brings about."""
     async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - there is no event to wait for
+        while not true():
             await asyncio.sleep(0.01)
 
 

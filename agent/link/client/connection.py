@@ -83,7 +83,6 @@ class Connection:
         self._sock: mqtt.SocketLike | None = None
         self._heard_s = self._spoke_s = 0.0
         self._stage: Word = "dns"
-        self._alert = ""
         self._leaving = False
         self._blocked = False
         self._client = client = mqtt.Client(
@@ -101,7 +100,6 @@ class Connection:
         client.on_message = self._on_publication
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_register_write
-        client.on_log = self._on_log
 
     # -- coming up ----------------------------------------------------------------------------
 
@@ -123,7 +121,6 @@ class Connection:
             raise self.lost.result()
         if not self._accepted.done():
             raise LinkLost("timeout", "no answer to CONNECT")
-        self._client.on_log = None
 
     async def _first(self, future: asyncio.Future[None], timeout_s: float | None = None) -> None:
         """Wait until it is done, the connection is lost, or the time is over."""
@@ -213,12 +210,6 @@ class Connection:
             self._loop.remove_reader(sock)
             self._loop.remove_writer(sock)
 
-    def _on_log(self, client: mqtt.Client, userdata: Any, level: int, text: str) -> None:
-        # Since TLS 1.3 a client certificate is refused after the handshake, and paho tells the
-        # alert only to its log.
-        if level == mqtt.MQTT_LOG_ERR and "[SSL" in text:
-            self._alert = text
-
     # -- what the broker says -----------------------------------------------------------------
 
     def _on_connect(
@@ -250,11 +241,14 @@ class Connection:
             return
         if self._leaving:
             self._lose(LinkLost("", "parted"))
-        elif self._alert:
-            self._lose(LinkLost("tls", self._alert))
+            return
+        # Many a broker does not answer a version that it does not know, it hangs up.
+        self.bad_version = not self._accepted.done()
+        if self.bad_version and self._broker.secure:
+            # Since TLS 1.3 a client certificate is refused after the handshake, and mosquitto
+            # does it without a word: this is by far the most frequent cause.
+            self._lose(LinkLost("tls", "hung up after the handshake; the room's certificate?"))
         else:
-            # Many a broker does not answer a version that it does not know, it hangs up.
-            self.bad_version = not self._accepted.done()
             self._lose(LinkLost(_WORDS.get(reason.value, "network"), str(reason)))
 
     def _on_subscribe(

@@ -52,10 +52,22 @@ def read_secret(path: Path) -> str:
     return path.read_text(encoding="utf-8").rstrip("\r\n")
 
 
+class _Socket(ssl.SSLSocket):
+    """Closes when the handshake fails; paho leaves that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except Exception:
+            self.close()
+            raise
+
+
 def tls_context(broker: Broker) -> ssl.SSLContext:
     """A client context: TLS 1.2 or later, host name checked, trusting `ca_file` alone where it is
     given. Raises `LinkLost("tls")` where a file cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _Socket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if broker.ca_file is None:
