@@ -35,7 +35,7 @@ async def echo(command: Command, peer: Peer) -> dict[str, Any]:
 
 
 async def until(met: Callable[[], bool]) -> None:
-    while not met():  # noqa: ASYNC110 - what is waited for happens on the other end of a socket
+    while not met():
         await asyncio.sleep(0.005)
 
 

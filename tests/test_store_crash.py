@@ -165,6 +165,27 @@ def test_a_broken_file_is_set_aside_and_numbers_go_on_above(
     with_store(tmp_path, then)
 
 
+def test_the_wal_of_a_broken_file_is_set_aside_with_it(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+
+    async def copied_alive(store: Store) -> None:
+        await store.put_document("schedule", b"{}")
+        for file in live.iterdir():
+            shutil.copy(file, tmp_path / file.name)
+
+    with_store(live, _history)
+    with_store(live, copied_alive)
+    wal = (tmp_path / "agent.db-wal").read_bytes()
+    assert len(wal) > 4096
+    _garbage(tmp_path / "agent.db")
+
+    async def after(store: Store) -> None:
+        assert await store.record(event(0)) > 1_000
+        assert (tmp_path / "agent.db.corrupt-1-wal").read_bytes() == wal
+
+    with_store(tmp_path, after)
+
+
 def test_a_torn_wal_costs_only_its_torn_end(tmp_path: Path) -> None:
     live = tmp_path / "live"
 

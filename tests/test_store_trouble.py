@@ -139,6 +139,21 @@ def test_a_file_that_somebody_holds_is_waited_for(tmp_path: Path) -> None:
     with_store(tmp_path, work)
 
 
+def test_marks_survive_attempts_that_fail(tmp_path: Path) -> None:
+    async def work(store: Store) -> None:
+        await store.record(event(0))
+        with contextlib.closing(sqlite3.connect(tmp_path / "agent.db")) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await store.mark_sent([1])
+            await until(lambda: store._pause_s > 0.02)  # more than one attempt
+            assert await store.unsent(0, 10) == []
+            other.execute("ROLLBACK")
+            await until(lambda: not store.failing)
+            assert other.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+    with_store(tmp_path, work, linger_s=0.001)
+
+
 def test_a_full_disk_is_waited_for(small_disk: Path) -> None:
     async def work(store: Store) -> None:
         await store.record(event(0))
@@ -388,6 +403,8 @@ def test_memory_is_bounded_while_the_disk_is_away_and_a_gap_tells(tmp_path: Path
             plain = [store.post(event(2), closed=incident("old"))]
             plain += [store.post(event(i), opened=incident(f"d{i % 3}")) for i in range(30)]
             alarms = [store.post(event(i), importance=3) for i in range(15)]
+            tried_s = store._pause_s
+            await until(lambda: store._pause_s > 2 * tried_s)  # more attempts that fail
             other.execute("ROLLBACK")
         assert await first
         assert all(await asyncio.gather(*alarms))

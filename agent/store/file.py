@@ -141,17 +141,17 @@ class File:
         return saved
 
     def set_aside(self, why: str) -> None:
-        """Close and rename the file with its WAL; the newest two such files are kept."""
-        self.close()
+        """Rename the file and its WAL, and let go; the newest two such files are kept."""
         prefix = f"{self.path.name}.corrupt-"
         found = [p.name.removeprefix(prefix) for p in self.path.parent.glob(f"{prefix}*")]
         numbers = sorted(int(n) for n in found if n.isdigit())
         number = numbers[-1] + 1 if numbers else 1
         log.error("%s is %s: set aside as %s%d", self.path, why, prefix, number)
+        # Renamed while it is open: closing would delete the WAL, which may hold the newest events.
         self.path.rename(self._beside(f".corrupt-{number}"))
-        with contextlib.suppress(FileNotFoundError):  # a WAL belongs to its own database only
+        with contextlib.suppress(FileNotFoundError):
             self._beside("-wal").rename(self._beside(f".corrupt-{number}-wal"))
-        self._beside("-shm").unlink(missing_ok=True)
+        self.close()
         for n in numbers[: len(numbers) + 1 - SET_ASIDE_KEPT]:
             for suffix in ("", "-wal"):
                 self._beside(f".corrupt-{n}{suffix}").unlink(missing_ok=True)
