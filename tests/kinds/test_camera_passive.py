@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.kinds import camera
-from agent.kinds.camera import nodes, passive
+from agent.kinds.camera import nodes
 from agent.model import Fault, Level, Reading
 
 
@@ -179,20 +179,6 @@ def test_the_passive_part_opens_no_device_node(
     ask("usb:046d:0843", tmp_path)
     ask("v4l2:/dev/video0", tmp_path)
     assert [p for p in opened if "/dev/" in p] == []
-
-
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        (b"add@/devices/x\0ACTION=add\0SUBSYSTEM=video4linux\0", True),
-        (b"remove@/devices/x\0ACTION=remove\0SUBSYSTEM=video4linux\0", True),
-        (b"change@/devices/x\0ACTION=change\0SUBSYSTEM=video4linux\0", False),
-        (b"add@/devices/x\0ACTION=add\0SUBSYSTEM=net\0", False),
-        (b"", False),
-    ],
-)
-def test_a_uevent_counts_when_a_video_node_came_or_went(message: bytes, expected: bool) -> None:
-    assert passive.is_video_event(message) is expected
 
 
 def test_a_passive_reading_says_nothing_about_the_picture() -> None:

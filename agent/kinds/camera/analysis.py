@@ -23,7 +23,7 @@ from agent.model import Scalar
 
 SMALL = (320, 180)
 """Width and height of the grey picture on which a frame is judged."""
-_SAMPLE_S = 0.25
+_SAMPLE_S = 0.4
 _TAIL_S = 2.0
 _OFTEN = 0.8  # quantile over a look of what comes and goes: a fifth of it is enough
 
@@ -53,7 +53,7 @@ class Look:
         self._frames += 1
         self._damaged += frame.damaged
         self._last_s = frame.at_s
-        small = np.asarray(cv2.resize(frame.luma, SMALL, interpolation=cv2.INTER_AREA), np.uint8)
+        small = shrink(frame.luma)
         before = self._changes.before
         differs = self._changes.add(frame.luma, small, frame.at_s, frame.same)
         if frame.at_s >= self._next_s:
@@ -116,6 +116,7 @@ class Look:
         values: dict[str, Scalar] = {"frames": self._frames}
         if about.width and about.height:
             values.update(width=about.width, height=about.height)
+        values["intra_only"] = about.intra_only
         if about.fps:
             values["fps_declared"] = round(about.fps, 1)
         values.update(self._in_time(about))
@@ -136,6 +137,7 @@ class Look:
         values["span_s"] = round(span, 1)
         values["fps"] = round(fps, 1)
         values["unchanged_s"] = round(self._changes.unchanged_s, 1)
+        values["stopped_s"] = round(self._changes.stopped_s(), 1)
         share = self._changes.different_share()
         if share is not None:
             values["fps_different"] = round(fps * share, 1)
@@ -148,6 +150,14 @@ class Look:
         if aggregate is _often:
             return self._samples
         return [s for s in self._samples if s.at_s >= self._last_s - _TAIL_S]
+
+
+def shrink(luma: Grey) -> Grey:
+    """The small picture. Halved first where that is exact: OpenCV does it four times as fast."""
+    height, width = luma.shape
+    if width >= 2 * SMALL[0] and height >= 2 * SMALL[1] and width % 2 == height % 2 == 0:
+        luma = cv2.resize(luma, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(luma, SMALL, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _usual(numbers: list[float]) -> float:

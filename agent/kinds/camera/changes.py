@@ -24,6 +24,7 @@ _BURST_S = 0.5
 _KEY_FRAME_S = 0.4
 """Key frames come no faster; pictures that change more often are new ones."""
 _SAME_MEAN = 0.1  # mean change in grey levels after which a picture is exactly back
+_RESTLESS_S = 2.0
 _TILES = (16, 9)
 _TILE_CHANGED = 3  # grey levels, of a tile's mean change between two key frames
 _OVERLAY_TILES = 4  # of 144: a clock burnt into a stopped picture
@@ -68,6 +69,20 @@ class Changes:
         self._bands.append(_bands(small))
         self._luma, self._small, self._last_s = luma, small, at_s
         return differs
+
+    def stopped_s(self) -> float:
+        """How long the picture has stood at the end of the look, if it was restless before.
+
+        A room that becomes still goes on sending noise; noise that ends at once is a stop.
+        """
+        lasted = self._stop.lasted_s
+        times = np.array(self._times)
+        before = times <= self._last_s - lasted
+        if lasted <= 0 or int(before.sum()) < 10:
+            return 0.0
+        recent = before & (times > self._last_s - lasted - _RESTLESS_S)
+        quiet = np.array(self._largest)[recent] <= _QUIET
+        return lasted if quiet.mean() <= 0.1 else 0.0
 
     @property
     def before(self) -> Grey | None:

@@ -64,6 +64,8 @@ def _content(values: Mapping[str, Scalar], limits: Settings) -> list[Finding]:
             level = CODES[code]
             if code == "camera.low_fps" and _halved_in_the_dark(measured, limits):
                 level = Level.INFO
+            if code == "camera.frozen" and not _surely_frozen(measured, limits):
+                level = Level.WARN
             return [Finding(code, level, {k: values[k] for k in shown if k in values})]
     return []
 
@@ -80,18 +82,27 @@ class _Measured:
 
 
 def _no_signal(m: _Measured, limits: Settings) -> bool:
-    """A card: drawn surfaces without noise, of one colour or of several; not a black picture."""
-    drawn = m["flat_share"] >= limits.no_signal_flat
-    bars = drawn and m["flat_colours"] >= _BAR_COLOURS
-    lit = m["luma_mean"] >= limits.black_below or m["luma_spread"] >= limits.black_spread
-    return bars or (drawn and lit and m["one_level_share"] >= limits.no_signal_one_level)
+    """A card: drawn surfaces without noise, in several colours or in one, with text or lit."""
+    bars = m["flat_share"] >= limits.no_signal_bars and m["flat_colours"] >= _BAR_COLOURS
+    card = (
+        m["flat_share"] >= limits.no_signal_flat
+        and m["one_level_share"] >= limits.no_signal_one_level
+    )
+    text = m["edge_contrast"] >= _TEXT_CONTRAST
+    return bars or (card and (text or m["luma_mean"] >= limits.black_below))
 
 
 _BAR_COLOURS = 4
+_SOME_CONTRAST = 2.0  # grey levels a point: without it there are no outlines to judge
+_TEXT_CONTRAST = 5.0
 
 
 def _black(m: _Measured, limits: Settings) -> bool:
-    return m["luma_mean"] < limits.black_below and m["luma_spread"] < limits.black_spread
+    return (
+        m["luma_mean"] < limits.black_below
+        and m["luma_spread"] < limits.black_spread
+        and m["edge_contrast"] < _SOME_CONTRAST
+    )
 
 
 def _corrupted(m: _Measured, limits: Settings) -> bool:
@@ -99,7 +110,7 @@ def _corrupted(m: _Measured, limits: Settings) -> bool:
     return (
         (m["stuck_share"] >= limits.stuck_share and m["edge_contrast"] >= _SOME_CONTRAST)
         or m["lost_channel_share"] >= limits.lost_channel
-        or m["tint"] >= limits.tint_above
+        or (m["tint"] >= limits.tint_above and m["edge_contrast"] >= _SOME_CONTRAST)
         or m["colour_shift"] >= limits.colour_shift
         or m["block_steps"] >= limits.block_steps
         or m["tear"] >= limits.tear
@@ -107,20 +118,47 @@ def _corrupted(m: _Measured, limits: Settings) -> bool:
     )
 
 
-_SOME_CONTRAST = 2.0  # grey levels a point: without it there are no outlines to judge
-
-
 def _covered(m: _Measured, limits: Settings) -> bool:
+    """A plain surface over most of the picture that no scene ends so softly."""
     if m["bright_share"] >= limits.overexposed_share:
         return False
-    fading = m["plain_share"] >= limits.covered_share and (
-        m["plain_softness"] <= limits.covered_softness
+    share, faint = m["plain_share"], m["edge_contrast"] < _FAINT
+    if m["luma_mean"] < limits.underexposed_below:  # in the dark every surface looks plain
+        return share >= limits.covered_whole and faint
+    sharp = m["edge_contrast"] >= _SOME_CONTRAST and m["edge_width"] < limits.blurred_above
+    return (
+        share >= limits.covered_whole
+        or (share >= limits.covered_mostly and not sharp)
+        or (share >= limits.covered_share and m["plain_softness"] <= limits.covered_softness)
     )
-    return fading or m["plain_share"] >= limits.covered_whole
+
+
+_FAINT = 0.6  # grey levels a point; a scene at a hundredth of its light keeps more
 
 
 def _frozen(m: _Measured, limits: Settings) -> bool:
-    return m["unchanged_s"] >= limits.frozen_s
+    """Whole pictures, or a stop in mid-look, need no more time; other coded ones do to be told
+    from a still room of which the codec sends nothing."""
+    needed = limits.frozen_s
+    if m["stopped_s"] >= needed or (m["intra_only"] == 1 and m["unchanged_s"] >= needed):
+        return True
+    coded = min(_CODED_FACTOR * needed, _CODED_SHARE * m["span_s"])
+    return m["unchanged_s"] >= max(coded, needed)
+
+
+_CODED_FACTOR, _CODED_SHARE = 1.5, 0.95
+
+
+def _surely_frozen(m: _Measured, limits: Settings) -> bool:
+    """Whether no still room behind a thrifty codec can look like this."""
+    return (
+        m["intra_only"] == 1
+        or m["stopped_s"] >= limits.frozen_s
+        or m["unchanged_s"] >= _SURE_FACTOR * limits.frozen_s
+    )
+
+
+_SURE_FACTOR = 2.5
 
 
 def _overexposed(m: _Measured, limits: Settings) -> bool:
@@ -191,9 +229,10 @@ _TESTS: tuple[tuple[str, _Test, tuple[str, ...]], ...] = (
         ),
     ),
     ("camera.covered", _covered, ("plain_share", "plain_softness")),
-    ("camera.frozen", _frozen, ("unchanged_s",)),
+    # Before frozen: what is clipped or near black hides the noise that shows a live picture.
     ("camera.overexposed", _overexposed, ("bright_share",)),
     ("camera.underexposed", _underexposed, ("luma_mean", "luma_high")),
+    ("camera.frozen", _frozen, ("unchanged_s", "stopped_s", "intra_only")),
     ("camera.blurred", _blurred, ("edge_width", "edge_axis_width")),
     ("camera.noisy", _noisy, ("noise", "speckle_share")),
     ("camera.low_fps", _low_fps, ("fps", "fps_different", "fps_declared", "luma_mean")),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from agent import clock
@@ -91,41 +89,13 @@ def _node(source: Source, expected: str | None, root: Path) -> dict[str, Scalar]
     return values
 
 
-async def changes(settings: Settings, root: Path = Path("/")) -> AsyncIterator[None]:
-    """Yields when the kernel says that a video node came or went; ends at once where none can.
-
-    Listens to the kernel's uevents (NETLINK_KOBJECT_UEVENT, group 1), which needs no privilege.
-    """
+async def changes(settings: Settings, root: Path = Path("/")) -> AsyncGenerator[None, None]:
+    """Yields when the kernel says that a video node came or went; ends at once where none can."""
     if not settings.where().local or root != Path("/"):
         return
-    try:
-        uevents = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _KOBJECT_UEVENT
-        )
-    except OSError:
-        return
-    with uevents:
-        try:
-            uevents.bind((0, 1))
-        except OSError:
-            return
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                message = await loop.sock_recv(uevents, 8192)
-            except OSError:  # ENOBUFS: something was lost, so it is worth looking
-                yield None
-                continue
-            if is_video_event(message):
-                yield None
+    # Here and not above: asyncio is 5 MB, and a worker has no use for it.
+    from agent.kinds._uevents import uevents
 
-
-_KOBJECT_UEVENT = 15
-
-
-def is_video_event(message: bytes) -> bool:
-    """Whether a uevent tells of a video node that came or went."""
-    fields = message.split(b"\0")
-    return b"SUBSYSTEM=video4linux" in fields and (
-        b"ACTION=add" in fields or b"ACTION=remove" in fields
-    )
+    async for event in uevents("video4linux"):
+        if event is None or event.get("ACTION") in ("add", "remove"):
+            yield None

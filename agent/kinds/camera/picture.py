@@ -19,10 +19,10 @@ Float = NDArray[np.float32]
 _TILES = (16, 9)
 _FINE, _COARSE = 0.8, 2.0  # points; the two scales between which an edge's width is read
 _BRIGHT = 245
-_PLAIN_LEVEL, _PLAIN_SHARE = 1.0, 0.012  # grey levels, share of the luma (Weber)
+_PLAIN_LEVEL, _PLAIN_SHARE = 0.8, 0.012  # grey levels, share of the luma (Weber)
 _FLAT_LEVEL = 0.3
-_PATCH = (32, 64)  # lines, pixels at full size: enough for a standard deviation
-_PATCHES = (8, 10)
+_PATCH = (32, 32)  # lines, pixels at full size: enough for a standard deviation
+_PATCHES = (6, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ def light(small: Grey) -> Light:
     total = small.size
     high = int(np.searchsorted(np.cumsum(histogram), 0.98 * total))
     tiles = cv2.resize(small, (32, 18), interpolation=cv2.INTER_AREA)
-    low_tile, high_tile = np.quantile(tiles, (0.02, 0.98))
+    ranked = np.sort(tiles, axis=None)
+    low_tile, high_tile = float(ranked[11]), float(ranked[-12])
     return Light(
         mean=float((histogram * levels).sum() / total),
         high=float(high),
@@ -73,38 +74,44 @@ def edges(small: Grey) -> Edges:
     Laplacian. The sharpest fifth counts: a soft background is no fault.
     """
     picture = small.astype(np.float32)
-    fine = cv2.GaussianBlur(picture, (0, 0), _FINE)
-    coarse = cv2.GaussianBlur(picture, (0, 0), _COARSE)
+    fine = cv2.GaussianBlur(picture, (7, 7), _FINE)
+    coarse = cv2.GaussianBlur(picture, (13, 13), _COARSE)
     inner = np.s_[6:-6, 6:-6]
     slopes = [cv2.Sobel(p, cv2.CV_32F, *xy, scale=1 / 8) for p in (fine, coarse) for xy in _XY]
     fine_x, fine_y, x, y = (s[inner] for s in slopes)
     strength = cv2.magnitude(x, y)
     rank = max(1, strength.size // 100)
     contrast = float(np.partition(strength.ravel(), -rank)[-rank])
-    strong = strength > max(1.0, 0.3 * contrast)
-    if int(strong.sum()) < 80:
+    strong = np.flatnonzero(strength > max(1.0, 0.3 * contrast))
+    if len(strong) < 80:
         return Edges(None, None, contrast)
-    steep = strength[strong]
-    ratio = (fine_x[strong] ** 2 + fine_y[strong] ** 2) / (steep * steep)
-    ratio = np.maximum(ratio, 1.0001)
+    strong = strong[:: len(strong) // _ENOUGH_POINTS + 1]
+    fine_x, fine_y, x, y = (s.ravel()[strong] for s in (fine_x, fine_y, x, y))
+    ratio = np.maximum((fine_x * fine_x + fine_y * fine_y) / (x * x + y * y), 1.0001)
     width = np.sqrt(np.clip((_COARSE**2 - ratio * _FINE**2) / (ratio - 1), 0, 400))
-    direction = np.round(np.arctan2(y[strong], x[strong]) / (np.pi / 4)).astype(int) % 4
-    by_direction = [width[direction == d] for d in range(4)]
-    sharpest = [float(np.quantile(w, 0.2)) for w in by_direction if len(w) >= 300]
-    return Edges(
-        width=float(np.quantile(width, 0.2)),
-        axis_width=max(sharpest, default=None),
-        contrast=contrast,
-    )
+    across, down = np.abs(x) > 2.414 * np.abs(y), np.abs(y) > 2.414 * np.abs(x)  # tan 67.5 deg
+    rising = ~(across | down) & (x * y > 0)
+    sharpest = [
+        _low_fifth(width[way])
+        for way in (across, down, rising, ~(across | down | rising))
+        if int(way.sum()) >= _ENOUGH_POINTS // 20
+    ]
+    return Edges(_low_fifth(width), max(sharpest, default=None), contrast)
 
 
+def _low_fifth(numbers: Float) -> float:
+    rank = len(numbers) // 5
+    return float(np.partition(numbers, rank)[rank])
+
+
+_ENOUGH_POINTS = 4_000
 _XY = ((1, 0), (0, 1))
 
 
 def relief(small: Grey) -> Float:
     """The small picture without its broad light: what makes a surface not plain."""
     picture = small.astype(np.float32)
-    result: Float = picture - cv2.GaussianBlur(picture, (0, 0), 5)
+    result: Float = picture - cv2.blur(picture, (17, 17))
     return result
 
 
@@ -170,7 +177,7 @@ def flat(small: Grey, colour: NDArray[np.uint8] | None) -> Flat:
 
 
 def patches(luma: Grey) -> Grey:
-    """A grid of small pieces at full size, one below the other: 80 x 32 lines of 64 pixels."""
+    """A grid of small pieces at full size, one below the other: 48 x 32 lines of 32 pixels."""
     height, width = luma.shape
     tall, wide = min(_PATCH[0], height), min(_PATCH[1], width)
     ys = np.linspace(0, height - tall, _PATCHES[0]).astype(int)

@@ -35,30 +35,36 @@ class Settings(DeviceSettings):
     )
     look_s: float = Field(default=3.0, ge=0.2, le=3, description="pictures taken at one look")
 
+    no_signal_bars: Share = Field(
+        default=0.22, description="exactly flat tiles in several colours; a sensor makes none"
+    )
     no_signal_flat: Share = Field(
-        default=0.4, description="exactly flat tiles of a drawn card; a sensor makes none"
+        default=0.6, description="exactly flat tiles of a card of one colour, with or without text"
     )
     no_signal_one_level: Share = Field(
-        default=0.8, description="of a card of one colour, with or without text"
+        default=0.8, description="of a card of one colour, within one grey level"
     )
     black_below: Luma = Field(default=20, description="mean of no picture (definition of the code)")
     black_spread: Luma = Field(
         default=3.5, description="tiles differ by less: no scene is there, noise aside"
     )
     covered_share: Share = Field(
-        default=0.5, description="plain surface with a fading border (tiles; 60 % of the lens)"
+        default=0.48, description="plain surface with a fading border (tiles; 60 % of the lens)"
     )
     covered_softness: float = Field(
         default=0.8, ge=0, le=9, description="detail at its border over detail elsewhere"
+    )
+    covered_mostly: Share = Field(
+        default=0.75, description="plain surface where no outline is sharp"
     )
     covered_whole: Share = Field(default=0.9, description="plain surface, whatever its border")
     frozen_s: float = Field(
         default=2.0, ge=0.5, le=60, description="the same picture for so long (definition)"
     )
-    stuck_share: Share = Field(default=0.15, description="equal lines in one run")
+    stuck_share: Share = Field(default=0.25, description="equal lines in one run")
     lost_channel: Share = Field(default=0.85, description="points without blue, green or red")
     tint_above: float = Field(
-        default=55, ge=0, le=180, description="colour difference that every point has"
+        default=36, ge=0, le=180, description="colour difference that every point has"
     )
     colour_shift: float = Field(
         default=0.2, gt=0, le=2, description="outlines of colour match better elsewhere"
@@ -87,7 +93,7 @@ class Settings(DeviceSettings):
     noisy_above: Luma = Field(
         default=8, description="noise after compression (definition: 15 before it)"
     )
-    speckle_above: Share = Field(default=0.004, description="single wrong pixels")
+    speckle_above: Share = Field(default=0.009, description="single wrong pixels")
     low_fps_below: float = Field(
         default=10,
         gt=0,
