@@ -4,6 +4,7 @@ sounds made here."""
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import wave
 from pathlib import Path
@@ -102,7 +103,6 @@ def program(folder: Path, name: str, body: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     lines = [
-        f"#!{sys.executable} -SE",
         "import os, sys, time",
         "arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))",
         "out = sys.stdout.buffer",
@@ -110,7 +110,11 @@ def program(folder: Path, name: str, body: str) -> Path:
         "    print(text, file=sys.stderr, flush=True)",
         f"here = {str(folder)!r}",
     ]
-    path.write_text("\n".join(lines) + "\n" + body)
+    script = folder / f".{name}.py"
+    script.write_text("\n".join(lines) + "\n" + body)
+    # Through a shell: the path of an interpreter may hold a space, which `#!` cannot say.
+    command = shlex.join([sys.executable, "-SE", str(script)])
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     path.chmod(0o755)
     return path
 
