@@ -128,12 +128,10 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 class Spy:
     """Another client of the broker, in a thread: what central sees."""
 
-    def __init__(self, port: int, **credentials: str) -> None:
+    def __init__(self, port: int, protocol: mqtt.MQTTProtocolVersion = mqtt.MQTTv5) -> None:
         self.heard: list[tuple[str, Any, bool]] = []
         self._subscribed = threading.Event()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-        if credentials:
-            self._client.username_pw_set(**credentials)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=protocol)
         self._client.on_connect = lambda client, *_: client.subscribe("hearing/v1/#", qos=1)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
@@ -171,8 +169,8 @@ class Spy:
 def spy() -> Iterator[Callable[..., Spy]]:
     spies: list[Spy] = []
 
-    def start(port: int, **credentials: str) -> Spy:
-        spies.append(Spy(port, **credentials))
+    def start(port: int, **options: Any) -> Spy:
+        spies.append(Spy(port, **options))
         return spies[-1]
 
     yield start
