@@ -59,7 +59,7 @@ async def look(lane: Lane, deadline_s: float = 5.0, **changes: Any) -> Reading:
 
 async def until(holds: Callable[[], object], within_s: float = 5.0) -> None:
     async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110 - of another process
+        while not holds():  # another process has no event to wait for
             await asyncio.sleep(0.01)
 
 
