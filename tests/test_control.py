@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -500,6 +501,25 @@ def test_the_client_hears_why_it_is_refused_before_it_has_spoken(path: Path) -> 
         assert "16384" in answer["message"]
 
     serving(path, work)
+
+
+def test_the_client_hears_why_also_when_nobody_listens_to_it(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def refuse() -> None:
+            client, _ = server.accept()
+            client.recv(1)  # the rest is never read: the client's pipe breaks
+            client.sendall(b'{"state":"refused","code":"too_many"}\n')
+            client.close()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        payload = {"command": "check", "reason": "x" * 5_000_000}
+        (answer,) = request(path, payload, timeout_s=5)
+        assert answer["code"] == "too_many"
+        thread.join()
 
 
 def test_the_client_says_what_to_do_where_no_agent_runs(path: Path) -> None:

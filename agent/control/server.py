@@ -182,7 +182,7 @@ class ControlServer:
         done, _ = await asyncio.wait({running}, timeout=self._accept_s)
         if not done:
             await self._say(writer, {"id": command.id, "state": "accepted", "code": "ok"})
-        await self._say(writer, await asyncio.shield(running))
+        await self._say(writer, await running)
 
     def _admit(self, sock: Any) -> Peer:
         if len(self._clients) > MAX_CLIENTS:
