@@ -185,17 +185,19 @@ def judging_cost_ms(clip: Path, pictures: int = 90) -> float:
 
 
 _PEAK = """
-import resource, sys
+import sys
 from agent.kinds import camera
 camera.Driver(camera.Settings(source="file:" + sys.argv[1])).read("whole")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(status["VmHWM"].split()[0])
 """
 
 
 def peak_memory_mib(clip: Path) -> float:
     """Peak resident memory of a fresh process that reads one clip whole."""
     command = [sys.executable, "-c", _PEAK, str(clip)]
-    return float(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)
+    run = subprocess.run(command, capture_output=True, check=True, timeout=120)
+    return float(run.stdout) / 1_024  # the kernel counts KiB
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from agent.kinds import camera
 from agent.kinds.camera import nodes
-from agent.model import Fault, Level, Reading
+from agent.model import Fault, Reading
 
 
 def make_webcam(
@@ -179,24 +179,3 @@ def test_the_passive_part_opens_no_device_node(
     ask("usb:046d:0843", tmp_path)
     ask("v4l2:/dev/video0", tmp_path)
     assert [p for p in opened if "/dev/" in p] == []
-
-
-def test_a_passive_reading_says_nothing_about_the_picture() -> None:
-    black = Reading(values={"luma_mean": 0.0, "luma_spread": 0.0, "unchanged_s": 9.0})
-    assert camera.judge(black, camera.Settings(source="file:x")) == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "code", "level"),
-    [
-        (Fault.ABSENT, "camera.absent", Level.FAIL),
-        (Fault.NO_ANSWER, "camera.no_answer", Level.FAIL),
-        (Fault.BUSY, "camera.busy", Level.INFO),
-        (Fault.ERROR, "camera.no_answer", Level.UNKNOWN),
-        (Fault.QUARANTINED, "camera.no_answer", Level.UNKNOWN),
-    ],
-)
-def test_every_fault_has_its_finding(fault: Fault, code: str, level: Level) -> None:
-    found = camera.judge(Reading(fault=fault), camera.Settings(source="file:x"))
-    assert [(f.code, f.level) for f in found] == [(code, level)]
-    assert camera.judge(Reading(fault=Fault.SKIPPED), camera.Settings(source="file:x")) == []

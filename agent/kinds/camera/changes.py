@@ -25,6 +25,7 @@ _KEY_FRAME_S = 0.4
 """Key frames come no faster; pictures that change more often are new ones."""
 _SAME_MEAN = 0.1  # mean change in grey levels after which a picture is exactly back
 _RESTLESS_S = 2.0
+_TILE_MOVED = 2  # grey levels, of the tile that changes most: more than noise does
 _TILES = (16, 9)
 _TILE_CHANGED = 3  # grey levels, of a tile's mean change between two key frames
 _OVERLAY_TILES = 4  # of 144: a clock burnt into a stopped picture
@@ -71,9 +72,9 @@ class Changes:
         return differs
 
     def stopped_s(self) -> float:
-        """How long the picture has stood at the end of the look, if it was restless before.
+        """How long the picture has stood at the end of the look, if things moved just before.
 
-        A room that becomes still goes on sending noise; noise that ends at once is a stop.
+        Movement ends slowly and noise goes on; both ending at once is a stop.
         """
         lasted = self._stop.lasted_s
         times = np.array(self._times)
@@ -82,7 +83,8 @@ class Changes:
             return 0.0
         recent = before & (times > self._last_s - lasted - _RESTLESS_S)
         quiet = np.array(self._largest)[recent] <= _QUIET
-        return lasted if quiet.mean() <= 0.1 else 0.0
+        moved = np.median(np.array(self._tile)[recent]) > _TILE_MOVED
+        return lasted if moved and quiet.mean() <= 0.1 else 0.0
 
     @property
     def before(self) -> Grey | None:
