@@ -125,7 +125,7 @@ def _result(text: str, item: sources.Source, reading: Reading) -> Result:
 
 def _agent_mode() -> str | None:
     """The mode of a running agent, None where none runs."""
-    status = control.read_status(control.folders().runtime / "status.json")
+    status = control.read_status(control.runtime_to_ask() / "status.json")
     if status is None or not output.agent_alive(status):
         return None
     mode = (status.get("readiness") or {}).get("mode")
@@ -134,7 +134,7 @@ def _agent_mode() -> str | None:
 
 def _from_agent(device: str | None) -> Iterator[Result]:
     """Fresh readings from the running agent, of one device or of all."""
-    socket = control.folders().runtime / "control.sock"
+    socket = control.runtime_to_ask() / "control.sock"
     args = {"device": device} if device else {}
     try:
         answers = list(control.request(socket, {"command": "check", "args": args}, timeout_s=90))

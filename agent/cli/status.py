@@ -42,7 +42,7 @@ def current(runtime: Path) -> dict[str, Any]:
 
 def run(*, as_json: bool, watch: bool, language: str | None) -> int:
     """Print the status once, or until Ctrl-C; exit code of the readiness."""
-    runtime = control.folders().runtime
+    runtime = control.runtime_to_ask()
     status = current(runtime)
     if as_json:
         print(json.dumps(status, ensure_ascii=False, separators=(",", ":")))

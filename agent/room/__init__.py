@@ -4,6 +4,7 @@ events, status file; commands in. One task per device, one tick for everything m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ from agent.model import (
     Moment,
     Readiness,
     Reading,
+    StoreError,
 )
 from agent.room.commands import CAPABILITIES, LOOKING, Commands
 from agent.room.itself import Itself
@@ -151,9 +153,13 @@ class RoomAgent:
 
     async def _restore(self) -> None:
         """What was open before a restart is open until good is seen; the schedule is kept."""
-        if saved := await self._store.document("schedule"):
-            self._hearings = parse_schedule(saved)
-        known = await self._store.open_incidents()
+        known: list[Incident] = []
+        try:
+            if saved := await self._store.document("schedule"):
+                self._hearings = parse_schedule(saved)
+            known = await self._store.open_incidents()
+        except StoreError as error:  # a bad disk costs the memory, not the watch
+            log.error("what was known before cannot be read: %s", error)
         self._open = {(i.device, i.code): i for i in known}
         now = self._clock()
         for device in self.room.devices:
@@ -174,12 +180,15 @@ class RoomAgent:
         """Take back what the broker keeps of devices that have left the configuration. Every id
         that this room ever had is remembered: a removal that is sent again does no harm, one
         that was never sent leaves a ghost."""
-        known = set(json.loads(await self._store.document("devices") or b"[]"))
+        try:
+            known = set(json.loads(await self._store.document("devices") or b"[]"))
+        except StoreError:  # already said; what the broker keeps is taken back another time
+            return
         for name in sorted(known - self._devices.keys()):
             link.put(f"device/{name}", None)
         if new := self._devices.keys() - known:
             names = json.dumps(sorted(known | new)).encode()
-            self._spawn(self._store.put_document("devices", names))
+            self._spawn(self._keep("devices", names))
 
     def now(self) -> Moment:
         """This instant, on both clocks."""
@@ -380,6 +389,10 @@ class RoomAgent:
             kept.add_done_callback(lambda _: link.kick())
         return kept
 
+    async def _keep(self, name: str, body: bytes) -> None:
+        with contextlib.suppress(StoreError):  # the store is closed, and has said so
+            await self._store.put_document(name, body)
+
     # -- what comes in ------------------------------------------------------------------------
 
     def _on_message(self, suffix: str, payload: bytes, retained: bool) -> None:
@@ -390,10 +403,12 @@ class RoomAgent:
         except ValueError as error:
             # What is known stays known: a typing error at central cancels no hearing.
             log.warning("schedule refused: %s", error)
-            self.event("schedule.refused", _KEPT, why=str(error)[:200])
+            # An outside word may be endless, and then it may not leave the room.
+            why = " ".join(word[:40] for word in str(error).split())[:200]
+            self.event("schedule.refused", _KEPT, why=why)
             return
         self._hearings = hearings
-        self._spawn(self._store.put_document("schedule", payload))
+        self._spawn(self._keep("schedule", payload))
         self._fold()
 
     async def dispatch(self, command: Command, peer: Peer) -> dict[str, Any]:

@@ -93,6 +93,22 @@ def test_a_disk_that_takes_nothing_does_not_stop_the_feeding(
         assert fed(systemd)
 
 
+def test_a_disk_that_is_busy_at_the_start_costs_the_memory_not_the_watch(
+    tmp_path: Path, systemd: Systemd
+) -> None:
+    (tmp_path / "state").mkdir()
+    lock = sqlite3.connect(tmp_path / "state/agent.db", isolation_level=None)
+    lock.execute("CREATE TABLE something (x)")
+    lock.execute("BEGIN EXCLUSIVE")
+    with running(watched(tmp_path, systemd, HOST)) as agent:
+        assert "READY=1" in systemd.hears(60)
+        assert fed(systemd)
+        assert "cannot be read" in agent.log
+        lock.execute("ROLLBACK")
+        lock.close()
+        assert fed(systemd)
+
+
 def test_a_stuck_loop_is_not_fed_and_a_freed_one_is(tmp_path: Path, systemd: Systemd) -> None:
     with running(watched(tmp_path, systemd, HOST)) as agent:
         assert "READY=1" in systemd.hears(30)
