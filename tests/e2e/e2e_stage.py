@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import queue
 import shutil
 import signal
@@ -51,6 +52,8 @@ class Broker:
         self._config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
             f"persistence_location {folder}/\nmax_queued_messages 10000\n"
+            # As another user it could not write there, and would forget its sessions.
+            f"user {pwd.getpwuid(os.geteuid()).pw_name}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -73,6 +76,7 @@ class Broker:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+            assert self._config.with_name("mosquitto.db").exists(), "sessions are not kept"
 
 
 class Listener:
