@@ -167,6 +167,8 @@ _LABELS = frozenset({"v", "at", "ts", "clock", "boot", "up_ms", "asked", "valid_
 
 def differs(before: Any, after: Any, *, bands: bool = False) -> bool:
     """Whether a document says something new: labels of time do not, readings have dead bands."""
+    if before == after:
+        return False
     if isinstance(before, dict) and isinstance(after, dict):
         keys = (before.keys() | after.keys()) - _LABELS
         return any(
@@ -178,4 +180,4 @@ def differs(before: Any, after: Any, *, bands: bool = False) -> bool:
         return any(differs(b, a, bands=bands) for b, a in zip(before, after, strict=True))
     if bands and _is_number(before) and _is_number(after):
         return bool(abs(after - before) > max(ABSOLUTE_BAND, RELATIVE_BAND * abs(before)))
-    return bool(before != after)
+    return True
