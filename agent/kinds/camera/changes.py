@@ -65,7 +65,7 @@ class Changes:
             self._largest.append(largest)
             self._mean.append(mean)
             self._tile.append(tile)
-            self._stop.add(luma, small, at_s, quiet=largest <= _QUIET, before_s=self._last_s)
+            self._stop.add(small, at_s, quiet=largest <= _QUIET, before_s=self._last_s)
             self.unchanged_s = max(self.unchanged_s, self._stop.lasted_s)
         self._bands.append(_bands(small))
         self._luma, self._small, self._last_s = luma, small, at_s
@@ -145,16 +145,15 @@ class _Stop:
         self._frames = self._quiet = 0
         self._restless_s: float | None = None
         self._key_s = float("-inf")
-        self._luma: Grey | None = None
         self._small: Grey | None = None
 
     def restart(self, at_s: float) -> None:
         """Begins a new stop."""
         self._start_s, self._frames, self._quiet = at_s, 0, 0
         self._restless_s = None
-        self._luma = self._small = None
+        self._small = None
 
-    def add(self, luma: Grey, small: Grey, at_s: float, *, quiet: bool, before_s: float) -> None:
+    def add(self, small: Grey, at_s: float, *, quiet: bool, before_s: float) -> None:
         """Takes a picture that is `quiet` when it equals the one before."""
         self._frames += 1
         if not quiet:
@@ -163,25 +162,26 @@ class _Stop:
             if at_s - self._restless_s > _BURST_S:
                 self.restart(at_s)
             return
-        if self._restless_s is not None and not self._is_back(luma, small, at_s):
+        if self._restless_s is not None and not self._is_back(small, at_s):
             self.restart(before_s)
         self._restless_s = None
         self._quiet += 1
-        self._luma, self._small = luma, small
+        self._small = small
         enough = self._quiet >= _QUIET_SHARE * self._frames
         self.lasted_s = at_s - self._start_s if enough else 0.0
 
-    def _is_back(self, luma: Grey, small: Grey, at_s: float) -> bool:
+    def _is_back(self, small: Grey, at_s: float) -> bool:
         """Whether a restlessness led back to the picture that stood before it."""
-        if self._luma is None or self._small is None:
+        if self._small is None:
             return False
         change = cv2.absdiff(small, self._small)
         tiles = cv2.resize(change, _TILES, interpolation=cv2.INTER_AREA)
         if int((tiles > _TILE_CHANGED).sum()) > _OVERLAY_TILES:
             return False
-        if cv2.norm(luma, self._luma, cv2.NORM_L1) <= _SAME_MEAN * luma.size:
+        mean = cv2.mean(change)[0]
+        if mean <= _SAME_MEAN:
             return True
-        key = cv2.mean(change)[0] <= _KEY_FRAME_MEAN and at_s - self._key_s >= _KEY_FRAME_S
+        key = mean <= _KEY_FRAME_MEAN and at_s - self._key_s >= _KEY_FRAME_S
         self._key_s = at_s
         return key
 

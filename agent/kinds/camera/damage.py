@@ -15,6 +15,7 @@ _GRID = 16  # pixels of a macroblock of MPEG-4, H.264 and of a JPEG with halved 
 _STEP = 40  # grey levels between two neighbouring pixels, flat on both sides
 _DIFFERENCE_STEP = 32
 _STUCK_CHANGE, _STUCK_DRIFT = 0.4, 1.5  # mean grey levels, from line to line and over the run
+_STUCK_LINES = 18  # a tenth of the small picture; shorter runs are not looked at
 _ROW_POINTS, _GAP = 160, 3  # points across, lines between two that are compared
 _SHIFTS = (3, 80)  # points of 160 by which torn parts are looked for
 _TORN_ENERGY, _TORN_EDGES = 6.0, 6
@@ -28,18 +29,19 @@ def stuck_share(small: Grey) -> float:
     """
     lines = small.astype(np.int16)
     calm = np.abs(np.diff(lines, axis=0)).mean(axis=1) <= _STUCK_CHANGE
-    longest = start = run = 0
-    for index in np.flatnonzero(calm).tolist():
-        if run == 0 or index != start + run or _drift(lines, start, index + 1) > _STUCK_DRIFT:
-            start, run = index, 0
-        run += 1
-        if run > longest and 20 < lines[start : index + 2].mean() < 245:
-            longest = run
-    return longest / len(lines)
+    ahead = np.abs(lines[_STUCK_LINES:] - lines[:-_STUCK_LINES]).mean(axis=1)
+    luma = lines.mean(axis=1)
+    count = np.concatenate([[0], np.cumsum(calm)])
+    all_calm = count[_STUCK_LINES:] - count[:-_STUCK_LINES] == _STUCK_LINES
+    seen = (luma > 20) & (luma < 245)
+    equal = all_calm & (ahead <= _STUCK_DRIFT) & seen[:-_STUCK_LINES] & seen[_STUCK_LINES:]
+    longest = _longest_run(equal)
+    return (longest + _STUCK_LINES) / len(lines) if longest else 0.0
 
 
-def _drift(lines: NDArray[np.int16], first: int, last: int) -> float:
-    return float(np.abs(lines[last] - lines[first]).mean())
+def _longest_run(flags: NDArray[np.bool_]) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
 
 
 def block_steps(picture: Grey) -> float:

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 
 _SPARE_S = 0.7
 """Kept of the deadline for judging and answering, so that silence is told and not waited out."""
-_QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
-"""Their messages name files and addresses, passwords included."""
+_ENVIRONMENT = {
+    # Their messages name files and addresses, passwords included.
+    "OPENCV_LOG_LEVEL": "SILENT",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+}
 
 
 def prepare() -> None:
     """Imports OpenCV, NumPy and what is built on them; opens no device."""
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ[name] = value
     import cv2
 
@@ -83,13 +86,14 @@ class Driver:
             fault = Fault.ERROR if self._source.scheme is Scheme.FILE else Fault.NO_ANSWER
             raise Failed(fault, "bad_file" if fault is Fault.ERROR else "no_frame")
         values = look.values(about)
-        view, usual = look.fingerprint(), self._settings.baseline_fingerprint
+        usual, asked = self._settings.baseline_fingerprint, question == "baseline"
+        view = look.fingerprint() if asked or usual is not None else None
         if view is not None and usual is not None:
             values["view_distance"] = round(view.distance(usual), 2)
         return Reading(
             values=values,
             identity=about.identity,
-            fingerprint=view.values if view is not None and question == "baseline" else (),
+            fingerprint=view.values if view is not None and asked else (),
             active=True,
         )
 

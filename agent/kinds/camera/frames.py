@@ -33,7 +33,8 @@ class Frame:
         """A coarse sample of the picture, 80 x 45: enough to see a colour fault."""
         if self.bgr is None:
             return None
-        return np.asarray(cv2.resize(self.bgr, (80, 45), interpolation=cv2.INTER_AREA), np.uint8)
+        points = cv2.resize(self.bgr, (320, 180), interpolation=cv2.INTER_NEAREST)
+        return np.asarray(cv2.resize(points, (80, 45), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def from_picture(picture: NDArray[np.uint8], at_s: float, *, damaged: bool = False) -> Frame:

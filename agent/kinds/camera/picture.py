@@ -20,7 +20,7 @@ _TILES = (16, 9)
 _FINE, _COARSE = 0.8, 2.0  # points; the two scales between which an edge's width is read
 _BRIGHT = 245
 _PLAIN_LEVEL, _PLAIN_SHARE = 0.8, 0.012  # grey levels, share of the luma (Weber)
-_FLAT_LEVEL = 0.3
+_FLAT_RANGE = 1  # grey levels in a whole tile: rounding of a codec
 _PATCH = (32, 32)  # lines, pixels at full size: enough for a standard deviation
 _PATCHES = (6, 8)
 
@@ -162,13 +162,12 @@ class Flat:
 def flat(small: Grey, colour: NDArray[np.uint8] | None) -> Flat:
     """Exactly flat tiles and their colours (`colour`: coarse blue, green, red sample)."""
     tiles = small.reshape(_TILES[1], 20, _TILES[0], 20).transpose(0, 2, 1, 3).reshape(-1, 400)
-    values = tiles.astype(np.float32)
-    mean = values.mean(axis=1)
-    is_flat = (values.std(axis=1) < _FLAT_LEVEL) & (mean < 248)
+    low, high = tiles.min(axis=1), tiles.max(axis=1)
+    is_flat = (high - low <= _FLAT_RANGE) & (high < 248)
     histogram = np.bincount(small.ravel(), minlength=256)
     level = np.convolve(histogram, (1, 1, 1), "same").max() / small.size
     if colour is None:
-        kinds = mean[is_flat] // 8
+        kinds = (low[is_flat] // 8).astype(np.int64)
     else:
         coarse = cv2.resize(colour, _TILES, interpolation=cv2.INTER_AREA).reshape(-1, 3)
         kinds = (coarse[is_flat] // 24).astype(np.int64) @ (121, 11, 1)
