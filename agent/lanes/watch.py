@@ -89,7 +89,12 @@ class Watched:
     @property
     def findings(self) -> list[Finding]:
         """What stands about the device now."""
-        return judging.current(self.state, self.device.id, self.watch, self._clock())
+        found = judging.current(self.state, self.device.id, self.watch, self._clock())
+        reading = self.state.reading
+        if self.lane is not None and reading is not None and reading.fault is Fault.SKIPPED:
+            # In session no level is reported, not even an old one: the verdict stays, bare.
+            found = [replace(finding, numbers={}) for finding in found]
+        return found
 
     @property
     def valid_until_s(self) -> float | None:

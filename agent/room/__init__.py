@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from agent.link.contract import encode, parse_schedule
 from agent.link.publisher import PUBLISHED_FOR_S, Publisher
 from agent.model import (
     Command,
+    ConfigError,
     Device,
     Finding,
     Hearing,
@@ -94,6 +96,7 @@ class RoomAgent:
 
     async def run(self) -> None:
         """Watch the room until `stop`. Nothing here waits for a broker, a device or a disk."""
+        self._claim()
         await self._store.open()
         await self._restore()
         server = ControlServer(self._folders.runtime / "control.sock", self.dispatch)
@@ -137,6 +140,7 @@ class RoomAgent:
         lanes = [w.lane.close() for w in self.watched.values() if w.lane]
         await asyncio.gather(*lanes, return_exceptions=True)
         await self._store.close(timeout_s=3.0)
+        self._lock.close()
         remove_status(self._folders.runtime / "status.json")
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -150,6 +154,18 @@ class RoomAgent:
             # Half an agent would go on saying what it last knew: end, and be restarted.
             log.critical("a part of the agent failed", exc_info=error)
             self.stop("failed")
+
+    def _claim(self) -> None:
+        """One agent for one store: two would share its numbers. The lock goes with the process.
+
+        Raises `ConfigError` where another agent holds it.
+        """
+        self._lock = (self._folders.state / "agent.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ConfigError(f"another agent works in {self._folders.state}") from None
 
     async def _restore(self) -> None:
         """What was open before a restart is open until good is seen; the schedule is kept."""

@@ -256,6 +256,20 @@ def test_a_room_runs_without_a_broker(tmp_path: Path, clips: Path) -> None:
         wait_for(lambda: cam() == "ok", 60, agent.log)
 
 
+def test_a_second_agent_on_the_same_store_is_refused(tmp_path: Path) -> None:
+    first = Agent(tmp_path, "", None)
+    with running(first):
+        wait_for(lambda: (tmp_path / "run/control.sock").exists(), 20)
+        second = Agent(tmp_path, "", None)
+        second.env["RUNTIME_DIRECTORY"] = str(tmp_path / "elsewhere")
+        second.start()
+        assert second.process is not None
+        assert second.process.wait(20) == 78
+        assert "another agent works in" in second.log
+    with running(second):  # it may, once the first is gone
+        wait_for(lambda: (tmp_path / "elsewhere/control.sock").exists(), 20)
+
+
 def test_a_wrong_configuration_ends_with_78_and_names_every_mistake(tmp_path: Path) -> None:
     agent = Agent(tmp_path, "\n[camera.cam]\nsource = 3\nperiod = 1\n", None)
     agent.start()
