@@ -24,7 +24,9 @@ from agent.model import Fault
 
 _ONE_THREAD = [cv2.CAP_PROP_N_THREADS, 1]  # more threads keep more pictures in memory
 _WHOLE_LIMIT_S = 3_600.0
-_YIELD_S = 0.25
+_STALLED_TICKS = 6  # of 0.25 s without a picture: a stream that has died in mid-look
+_WARM_UP_S, _WARM_UP_SHARE = 0.8, 1 / 3
+_STEADY_S, _STEADY_CHANGE = 0.2, 0.03
 
 
 class Failed(Exception):
@@ -45,8 +47,6 @@ class About:
     height: int = 0
     fps: float | None = None
     """Pictures/s that the source itself declares."""
-    lost: int = 0
-    """Pictures that the driver counted but never handed over."""
     intra_only: bool = False
     """Each picture comes whole; nothing is carried over from the one before."""
     identity: dict[str, str] = field(default_factory=dict)
@@ -63,6 +63,25 @@ def from_errno(number: int | None) -> Failed:
     if number in (errno.ENOTTY, errno.EINVAL):
         return Failed(Fault.ERROR, "not_supported", number)
     return Failed(Fault.NO_ANSWER, "errno", number)
+
+
+def settled(frames: Iterator[Frame], look_s: float) -> Iterator[Frame]:
+    """The frames of a live camera without those on which its automatic exposure still works.
+
+    Steady is a mean luma that changes by less than 3 % in 0.2 s; no more than 0.8 s, or a third
+    of the look, are left out.
+    """
+    limit_s = min(_WARM_UP_S, _WARM_UP_SHARE * look_s)
+    seen: list[tuple[float, float]] = []
+    for frame in frames:
+        mean = float(frame.luma[::16, ::16].mean())
+        seen.append((frame.at_s, mean))
+        older = [m for at_s, m in seen if at_s <= frame.at_s - _STEADY_S]
+        steady = bool(older) and abs(mean - older[-1]) <= max(2.0, _STEADY_CHANGE * mean)
+        if steady or frame.at_s - seen[0][0] >= limit_s:
+            yield frame
+            break
+    yield from frames
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -285,23 +304,27 @@ def _stream(
 ) -> Iterator[Frame]:
     jpeg = chosen.fourcc in JPEG
     before: Frame | None = None
-    bytes_before, sequence, end_s = b"", -1, until_s
+    bytes_before, sequence, end_s, idle = b"", -1, until_s, 0
     for picture in camera.pictures(others.fd):
         now = time.monotonic()
         if picture is None:
+            idle += 1
             if others.came():
                 raise Failed(Fault.BUSY, "yielded")
+            if (now >= end_s and before is None) or (before is not None and idle >= _STALLED_TICKS):
+                raise Failed(Fault.NO_ANSWER, "no_frame")
             if now >= end_s:
                 return
             continue
+        idle = 0
         if before is None:
             end_s = min(until_s, now + look_s)
-        about.lost += max(0, picture.sequence - sequence - 1) if sequence >= 0 else 0
-        sequence = picture.sequence
         if jpeg and before is not None and picture.data == bytes_before:
             frame = Frame(before.luma, before.bgr, picture.at_s, same=True)
         else:
             frame = _decode(picture, chosen, before)
+        frame.steps = max(1, picture.sequence - sequence)
+        sequence = picture.sequence
         bytes_before, before = picture.data, frame
         yield frame
         if now >= end_s:

@@ -33,13 +33,20 @@ _ENVIRONMENT = {
 
 
 def prepare() -> None:
-    """Imports OpenCV, NumPy and what is built on them; opens no device."""
+    """Imports OpenCV, NumPy and what is built on them, and runs it once; opens no device."""
     for name, value in _ENVIRONMENT.items():
         os.environ[name] = value
     import cv2
 
     cv2.setNumThreads(1)
-    from agent.kinds.camera import analysis, capture  # noqa: F401
+    from agent.kinds.camera import analysis, capture
+
+    if not _ready:
+        _ready.append(capture)
+        analysis.rehearse()
+
+
+_ready: list[object] = []
 
 
 class Driver:
@@ -77,7 +84,7 @@ class Driver:
         from agent.kinds.camera.analysis import Look
         from agent.kinds.camera.capture import Failed
 
-        look = Look()
+        look = Look(live=self._source.scheme is not Scheme.FILE)
         count = 0
         for frame in self._frames(question, about, started):
             look.add(frame)
@@ -108,8 +115,10 @@ class Driver:
                 return capture.whole_file(path, about)
             return capture.paced_file(path, about, look_s)
         if self._source.on_network:
-            return capture.network(self._url(), about, until_s, look_s)
-        return self._device(about, until_s, look_s)
+            live = capture.network(self._url(), about, until_s, look_s)
+        else:
+            live = self._device(about, until_s, look_s)
+        return capture.settled(live, look_s)
 
     def _url(self) -> str:
         from agent.kinds.camera.capture import Failed

@@ -20,7 +20,8 @@ class Frame:
 
     `bgr` is None for a colourless source. `at_s` is the source's own time. `same` says that the
     bytes that came were those of the picture before, `damaged` that the source itself says so (a
-    driver's flag, a JPEG that is cut short).
+    driver's flag, a JPEG that is cut short). `steps` is by how much the driver's own count rose:
+    more than 1 where pictures were lost, None where nobody counts.
     """
 
     luma: Grey
@@ -28,6 +29,7 @@ class Frame:
     at_s: float
     same: bool = False
     damaged: bool = False
+    steps: int | None = None
 
     def colour(self) -> Colour | None:
         """A coarse sample of the picture, 80 x 45: enough to see a colour fault."""

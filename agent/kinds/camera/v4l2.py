@@ -337,15 +337,16 @@ class Camera:
                 self._call(DQBUF, buffer)
             except BlockingIOError:
                 continue
-            data = self._maps[buffer.index][: buffer.bytesused]
-            # Back at once: a slow decoder must not look like a camera that loses pictures.
-            self._call(QBUF, buffer)
-            yield Picture(
-                data=data,
+            picture = Picture(
+                data=self._maps[buffer.index][: buffer.bytesused],
                 at_s=buffer.seconds + buffer.microseconds / 1e6,
                 sequence=buffer.sequence,
                 damaged=bool(buffer.flags & _FLAG_ERROR),
             )
+            # Back at once: a slow decoder must not look like a camera that loses pictures. Only
+            # now, because the call clears time and sequence.
+            self._call(QBUF, buffer)
+            yield picture
 
 
 def _pixel_format(raw: _Format) -> PixelFormat:
