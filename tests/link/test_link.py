@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from link_stage import ROOM, SITE, TOPIC, Mosquitto, Room, Spy, running, until
+from link_stage import ROOM, SITE, TOPIC, Mosquitto, Room, Spy, clock, running, until
 
 from agent.link.client import Link, Pace
 from agent.model import StoreError
@@ -126,6 +126,7 @@ def test_a_broker_that_forgot_everything_is_told_again(
             await asyncio.to_thread(broker.kill)
             await until(lambda: not link.connected)
             assert link.last_error in ("network", "refused")
+            assert clock().up_s - link.since_s < 5
             room.link.put("readiness", doc(state="not_ready"))
             room.link.put("readiness", doc(state="ready"))
             await asyncio.to_thread(broker.start)

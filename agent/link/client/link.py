@@ -180,13 +180,12 @@ class Link:
                 continue
             self._address = addresses[turn % len(addresses)]
             connection = self._connect()
-            served_s, lost = await self._serve(connection)
-            self._down(lost, was=served_s is not None)
+            served_s = await self._serve(connection)
             if served_s is None:
                 turn += 1
             elif served_s >= pace.stable_s:
                 retry.reset()
-            if not (connection.bad_version and self._other_version(connection.version, lost)):
+            if not (connection.bad_version and self._other_version(connection)):
                 await asyncio.sleep(retry.next_s())
 
     def _may_dial(self) -> bool:
@@ -208,21 +207,20 @@ class Link:
             on_message=self._on_message,
         )
 
-    def _other_version(self, version: Version, lost: LinkLost) -> bool:
+    def _other_version(self, connection: Connection) -> bool:
         """Choose the version for the next try; True when there is no need to wait for it."""
-        if lost.word != "protocol":  # it hung up: perhaps because of the version
-            self._guesses[self._address] = 4 if version == 5 else 5
+        if connection.lost.result().word != "protocol":  # it hung up: because of the version?
+            self._guesses[self._address] = 4 if connection.version == 5 else 5
             return False
-        if version == 4:
+        if connection.version == 4:
             return False
         self._speaks_4.add(self._address)
         return True
 
-    async def _serve(self, connection: Connection) -> tuple[float | None, LinkLost]:
-        """One connection from dialling to its loss; how long it was one, and why it is none."""
+    async def _serve(self, connection: Connection) -> float | None:
+        """One connection from dialling to its loss; how long it was one, None if it never was."""
         loop = asyncio.get_running_loop()
         tasks: set[asyncio.Future[Any]] = set()
-        since_s = None
         try:
             await connection.open(self._errands)
             since_s = loop.time()
@@ -235,17 +233,18 @@ class Link:
                 for task in [t for t in tasks if t.done()]:
                     tasks.remove(task)
                     task.result()  # raises only what is a mistake of ours
-            with contextlib.suppress(StoreError):
-                await feed.mark()
-            return loop.time() - since_s, connection.lost.result()
-        except LinkLost as lost:
-            return None, lost
+        except LinkLost as failed:
+            connection.drop(failed)
+            return None
         finally:
-            self._connection = self._feed = None
-            connection.drop(LinkLost("network", "given up"))
+            connection.drop(LinkLost("", "given up"))
+            self._down(connection.lost.result())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(StoreError):
+            await feed.mark()
+        return loop.time() - since_s
 
     def _up(self, connection: Connection) -> Feed:
         self._connection = connection
@@ -263,7 +262,10 @@ class Link:
         )
         return self._feed
 
-    def _down(self, lost: LinkLost, *, was: bool) -> None:
+    def _down(self, lost: LinkLost) -> None:
+        """No connection, or no longer: all that is said of it changes in one step."""
+        was = self._connection is not None
+        self._connection = self._feed = None
         if was:
             self._since_s = self._clock().up_s
         if lost.word and (was or lost.word != self._last_error):
