@@ -1,0 +1,112 @@
+"""What hands has to hold, as plain values: read from JSON, for hands has no room for pydantic.
+
+`plan` makes it from room.toml, with all checks; what arrives here was checked there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a contact or a lamp hangs: a BCM pin, a channel of a board, or a LED of the kernel.
+
+    `board` is the id of a profile, `bus` how it is spoken to, `at` which one it is (a USB port, a
+    device path, an I2C address; empty: the only one there is).
+    """
+
+    pin: int | None = None
+    board: str = ""
+    bus: str = ""
+    at: str = ""
+    channel: int = 0
+    led: str = ""
+    active_low: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """One relay and its rules; durations in seconds. An empty `group` is a group of its own."""
+
+    id: str
+    place: Place = Place()
+    group: str = ""
+    power_on: str = "off"
+    on_stop: str = "hold"
+    wait_s: float = 0.5
+    min_on_s: float = 0.0
+    min_off_s: float = 0.0
+    max_per_h: int = 60
+    pulse_s: float = 1.0
+    max_on_s: float | None = None
+    session_lock: bool = True
+    feedback_pin: int | None = None
+    feedback_active_low: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """One light: `role` is status, door or mic_live; `lamps` are its colours and where they hang."""
+
+    id: str
+    role: str = "status"
+    lamps: Mapping[str, Place] = field(default_factory=dict)
+    quiet_in_session: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """The button: its pin, and after how many seconds of holding it means something else."""
+
+    id: str
+    pin: int
+    pull_up: bool = True
+    debounce_s: float = 0.03
+    check_s: float = 3.0
+    maintenance_s: float = 8.0
+    stuck_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All that hands holds in one room."""
+
+    relays: tuple[Relay, ...] = ()
+    lights: tuple[Light, ...] = ()
+    buttons: tuple[Button, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that are the same for the same layout: agent and hands compare them."""
+        return hashlib.sha256(dump(self).encode()).hexdigest()[:16]
+
+
+def dump(layout: Layout) -> str:
+    """A layout as one line of JSON."""
+    return json.dumps({"version": VERSION, **asdict(layout)}, sort_keys=True, separators=(",", ":"))
+
+
+def parse(text: str) -> Layout:
+    """The layout of a line that `dump` wrote. Raises `ValueError` for any other."""
+    raw = json.loads(text)
+    if not isinstance(raw, dict) or raw.get("version") != VERSION:
+        raise ValueError("not a layout of this version")
+    try:
+        return Layout(
+            relays=tuple(Relay(**{**r, "place": Place(**r["place"])}) for r in raw["relays"]),
+            lights=tuple(Light(**{**v, "lamps": _lamps(v["lamps"])}) for v in raw["lights"]),
+            buttons=tuple(Button(**b) for b in raw["buttons"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a layout: {error}") from None
+
+
+def _lamps(raw: Mapping[str, Any]) -> dict[str, Place]:
+    return {colour: Place(**place) for colour, place in raw.items()}
