@@ -5,13 +5,16 @@ Without $NOTIFY_SOCKET every call does nothing: the program is the same by hand 
 
 from __future__ import annotations
 
+import array
 import logging
 import os
 import socket
+from collections.abc import MutableMapping, Sequence
 
 log = logging.getLogger("agent.notify")
 
 MAX_STATUS = 200
+FIRST_FD = 3  # SD_LISTEN_FDS_START
 
 
 def ready(text: str = "") -> bool:
@@ -34,9 +37,36 @@ def watchdog() -> bool:
     return send("WATCHDOG=1")
 
 
-def send(*assignments: str, wait_s: float = 0.0) -> bool:
-    """Send assignments in one message; False where nobody took them. A socket that is full for
-    longer than `wait_s`, or gone, is no error: a missed message is what the watchdog is for."""
+def keep(name: str, fd: int) -> bool:
+    """Have a descriptor kept for the next process of this service, under a name (fd store)."""
+    return send("FDSTORE=1", f"FDNAME={name}", wait_s=1.0, fds=(fd,))
+
+
+def forget(name: str) -> bool:
+    """The descriptors kept under a name are no longer needed."""
+    return send("FDSTOREREMOVE=1", f"FDNAME={name}", wait_s=1.0)
+
+
+def handed(environ: MutableMapping[str, str] = os.environ) -> list[tuple[str, int]]:
+    """The descriptors that were handed over at the start, sockets and kept ones: name and number
+    (sd_listen_fds_with_names(3)). Takes the variables away: they are not for children."""
+    pid, count, names = (
+        environ.pop(key, "") for key in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+    )
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return []
+    found = list(range(FIRST_FD, FIRST_FD + int(count)))
+    for fd in found:
+        os.set_inheritable(fd, False)
+    given = names.split(":") if names else []
+    given += ["unknown"] * (len(found) - len(given))
+    return list(zip(given, found, strict=False))
+
+
+def send(*assignments: str, wait_s: float = 0.0, fds: Sequence[int] = ()) -> bool:
+    """Send assignments in one message, and descriptors with it; False where nobody took them. A
+    socket that is full for longer than `wait_s`, or gone, is no error: a missed message is what
+    the watchdog is for."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return False
@@ -44,7 +74,8 @@ def send(*assignments: str, wait_s: float = 0.0) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.settimeout(wait_s)
-            out.sendto("\n".join(assignments).encode(), address)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            out.sendmsg(["\n".join(assignments).encode()], rights, 0, address)
     except (OSError, ValueError) as error:
         log.warning("systemd could not be told: %s", error)
         return False

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +106,48 @@ def test_the_watchdog_period_is_for_this_process(
     monkeypatch.setenv("WATCHDOG_USEC", period)
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "self" else pid)
     assert notify.watchdog_period_s() == expected
+
+
+def test_a_descriptor_is_kept_under_its_name_and_forgotten(systemd: socket.socket) -> None:
+    reader, writer = os.pipe()
+    assert notify.keep("relay.26", writer)
+    message, fds, _, _ = socket.recv_fds(systemd, 4096, 4)
+    assert message.decode().split("\n") == ["FDSTORE=1", "FDNAME=relay.26"]
+    os.close(writer)
+    os.write(fds[0], b"still open")
+    assert os.read(reader, 64) == b"still open"
+    for fd in (*fds, reader):
+        os.close(fd)
+    assert notify.forget("relay.26")
+    assert heard(systemd) == ["FDSTOREREMOVE=1", "FDNAME=relay.26"]
+
+
+def test_what_systemd_handed_over_is_found_by_name_and_not_inherited() -> None:
+    """In a process of its own: descriptors 3 and 4 are the first that systemd gives."""
+    code = (
+        "import os; from agent import notify;"
+        "os.environ['LISTEN_PID'] = str(os.getpid());"
+        "print(notify.handed(), [os.get_inheritable(n) for n in (3, 4)],"
+        " 'LISTEN_FDS' in os.environ, notify.handed())"
+    )
+    env = {**os.environ, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "hands.sock:relay.26"}
+    # The shell puts something under 3 and 4, as systemd would.
+    command = ["bash", "-c", 'exec 3</dev/null 4</dev/null; exec "$@"', "-", sys.executable]
+    out = subprocess.run(
+        [*command, "-c", code], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert out.stdout.strip() == "[('hands.sock', 3), ('relay.26', 4)] [False, False] False []"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "-1"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"},
+    ],
+)
+def test_what_was_handed_to_somebody_else_is_not_taken(environ: dict[str, str]) -> None:
+    assert notify.handed(environ) == []
+    assert not environ

@@ -16,7 +16,16 @@ from agent.judge import own
 from agent.model import Clock, Fault, Level, Mode, Seat, State
 
 PLACES = ("codes", "terms")
-NAMED = {"camera", "microphone", "speaker", "display", "firmware", "relay", "button"}
+NAMED = {
+    "camera",
+    "microphone",
+    "speaker",
+    "display",
+    "firmware",
+    "relay",
+    "button",
+    "indicator",
+}
 """Kinds of which a room may have several: the title has to say which one it is about."""
 ONE_OF_A_KIND = {"network", "host", "ups"}
 """Kinds whose title reads better without the id that stands in for a name."""

@@ -113,7 +113,9 @@ class Engine:
         """Flat facts about a relay: `on`, `wanted_on`, `changed_s` (age; absent where never),
         `budget_left`, `locked`."""
         track = self._tracks[relay]
-        wanted = track.job.on if track.job is not None and track.job.cause == "command" else track.on
+        wanted = (
+            track.job.on if track.job is not None and track.job.cause == "command" else track.on
+        )
         facts: dict[str, Any] = {
             "on": track.on,
             "wanted_on": wanted,
@@ -252,11 +254,7 @@ class Engine:
     # -- rules ---------------------------------------------------------------------------------
 
     def _is_locked(self, track: _Track, at_s: float, glass: bool) -> bool:
-        return (
-            track.rules.session_lock
-            and not glass
-            and (self.locked or at_s >= self.lock_at_s)
-        )
+        return track.rules.session_lock and not glass and (self.locked or at_s >= self.lock_at_s)
 
     def _group(self, track: _Track) -> list[_Track]:
         name = track.rules.group
@@ -352,11 +350,11 @@ class Engine:
 
     def _mend(self, now_s: float) -> list[Act]:
         """Lines may be found as no rule allows: two of a group on. All but one go off."""
-        acts: list[Act] = []
-        for track in self._tracks.values():
-            if track.on and self._others_on(track):
-                acts.append(self._switch(track, False, now_s, "restore"))
-        return acts
+        return [
+            self._switch(track, False, now_s, "restore")
+            for track in self._tracks.values()
+            if track.on and self._others_on(track)
+        ]
 
 
 def _job_saved(job: _Job | None) -> Mapping[str, Any] | None:

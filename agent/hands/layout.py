@@ -18,17 +18,25 @@ VERSION = 1
 class Place:
     """Where a contact or a lamp hangs: a BCM pin, a channel of a board, or a LED of the kernel.
 
-    `board` is the id of a profile, `bus` how it is spoken to, `at` which one it is (a USB port, a
-    device path, an I2C address; empty: the only one there is).
+    `board` is the id of a profile and `spec` what it says about how the board is spoken to, `at`
+    which one it is (a USB port, a device path; empty: the only one there is).
     """
 
     pin: int | None = None
     board: str = ""
-    bus: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
     at: str = ""
     channel: int = 0
     led: str = ""
     active_low: bool = False
+
+    def __str__(self) -> str:
+        """How a person would say it: `GPIO 26`, `lcus-serial@1-1.2 channel 3`, `LED ACT`."""
+        if self.pin is not None:
+            return f"GPIO {self.pin}"
+        if self.led:
+            return f"LED {self.led}"
+        return f"{self.board}{'@' if self.at else ''}{self.at} channel {self.channel}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """One light: `role` is status, door or mic_live; `lamps` are its colours and where they hang."""
+    """One light: `role` is status, door or mic_live; `lamps` says where each colour hangs."""
 
     id: str
     role: str = "status"

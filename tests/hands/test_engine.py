@@ -157,9 +157,7 @@ def test_in_session_nothing_moves_unless_the_glass_is_broken(glass: bool) -> Non
 
 
 def test_nothing_begins_that_would_reach_into_a_session() -> None:
-    relays = engine(
-        Relay("r", pulse_s=10), Relay("a", group="g"), Relay("b", group="g", wait_s=10)
-    )
+    relays = engine(Relay("r", pulse_s=10), Relay("a", group="g"), Relay("b", group="g", wait_s=10))
     relays.set("a", True, 0)
     relays.lock_at_s = 100
     assert relays.pulse("r", 95).code == "session_lock"

@@ -104,7 +104,7 @@ class Relays(RuleBasedStateMachine):
 
     @rule(held=st.booleans(), away_s=st.floats(0, 20))
     def hands_restarts(self, held: bool, away_s: float) -> None:
-        """Killed and started again; the lines were held meanwhile, or at least nobody moved them."""
+        """Killed and started again; the lines were held, or at least nobody moved them."""
         saved = self.engine.save()
         self.now_s += away_s
         self.engine = Engine(RELAYS)
