@@ -219,6 +219,19 @@ class Engine:
         track.job = _Job(not track.on, end_s, "pulse_end", by, glass)
         return Answer(OK, (act,), end_s)
 
+    def failed(self, relay: str) -> None:
+        """The last act could not be done: the relay is as it was, and what was to follow is off.
+        The attempt stays counted."""
+        track = self._tracks[relay]
+        track.on = not track.on
+        track.job = None
+
+    def found(self, relay: str, on: bool, now_s: float) -> None:
+        """A relay that was out of reach is back, in this state."""
+        track = self._tracks[relay]
+        if track.on is not on:
+            track.on, track.changed_s, track.job = on, now_s, None
+
     # -- time ----------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> list[Act | Dropped]:

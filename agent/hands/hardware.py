@@ -211,6 +211,17 @@ class Hardware:
             return _LineContact(line, place.pin, place.active_low)
         return _PinContact(self._simulated(place.pin), place.active_low, on)
 
+    def peek(self, place: Place) -> bool | None:
+        """What a contact that nobody holds yet is, without switching it; None where it cannot be
+        read without taking it."""
+        if place.pin is not None:
+            return None
+        try:
+            return _BoardContact(self._board(place), place.channel, place.active_low).get()
+        except OSError:
+            self.forget_board(place)
+            return None
+
     def lamp(self, place: Place) -> Contact:
         """A lamp, dark."""
         if place.led:

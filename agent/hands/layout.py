@@ -91,6 +91,14 @@ class Layout:
     buttons: tuple[Button, ...] = ()
 
     @property
+    def pins(self) -> frozenset[int]:
+        """Every pin of the header that is used."""
+        places = [r.place.pin for r in self.relays] + [r.feedback_pin for r in self.relays]
+        places += [p.pin for light in self.lights for p in light.lamps.values()]
+        places += [b.pin for b in self.buttons]
+        return frozenset(p for p in places if p is not None)
+
+    @property
     def digest(self) -> str:
         """16 hex digits that are the same for the same layout: agent and hands compare them."""
         return hashlib.sha256(dump(self).encode()).hexdigest()[:16]

@@ -101,13 +101,23 @@ def confine(network: Sequence[int] | None = None, dev: Path = Path("/dev")) -> t
     Landlock and the filter bind the calling thread. Raises nothing.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    steps: tuple[Callable[[], Sequence[str]], ...] = (
+    return _take(
         lambda: _no_new_privs(libc),
         lambda: _no_core(libc),
         _no_file_growth,
         lambda: _landlock(libc, network or (), dev),
         lambda: _seccomp(libc, network is not None),
     )
+
+
+def confine_hands() -> tuple[str, ...]:
+    """The same for the process that holds relays and lights: no network and no way to more rights,
+    but it writes one small state file. Returns the layers now in force. Raises nothing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return _take(lambda: _no_new_privs(libc), lambda: _no_core(libc), lambda: _seccomp(libc, False))
+
+
+def _take(*steps: Callable[[], Sequence[str]]) -> tuple[str, ...]:
     layers: list[str] = []
     for step in steps:
         with suppress(OSError, ValueError):
