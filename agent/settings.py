@@ -38,6 +38,9 @@ class RoomTable(BaseModel):
     name: kinds.Name = Field(default="", description="shown to people")
     language: Literal["vi", "en"] = Field(default="vi", description="of titles and lights card")
     requirements: str = Field(default="generic", description="what the room must have")
+    session_by_command: bool = Field(
+        default=False, description="people may say that a session begins, pauses or is over"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Room:
     broker: Broker | None
     devices: tuple[Device, ...]
     path: Path | None = None
+    session_by_command: bool = False
 
 
 def load(path: Path) -> Room:
@@ -118,6 +122,7 @@ class _Reader:
             broker=broker,
             devices=devices,
             path=path,
+            session_by_command=room.session_by_command,
         )
 
     def _requirements(self, name: str) -> readiness.Requirements | None:

@@ -153,7 +153,7 @@ def _from_agent(device: str | None) -> Iterator[Result]:
             "readings": {},
         }
         return
-    for name, seen in answer["effect"].items():
+    for name, seen in answer["detail"].items():
         found = [
             {"code": f["code"], "level": f["level"], "numbers": f.get("numbers", {})}
             for f in seen["findings"]

@@ -25,7 +25,6 @@ from typing import Any
 from agent import patterns
 from agent.hands import layout as layouts
 from agent.hands import lights, press
-from agent.hands.engine import CAUSES, REFUSALS
 from agent.hands.hardware import Hardware
 from agent.hands.keeper import Keeper, Kept
 from agent.hands.lamps import AllLamps
@@ -39,10 +38,6 @@ from agent.patterns import Pattern
 
 log = logging.getLogger("hands")
 
-EVENTS = frozenset({"switched", "dropped", "failed", "pressed", "lost", "found"})
-REASONS = frozenset({"unknown_light", "unknown_button", "not_held", "not_understood", "in_session"})
-WORDS = EVENTS | CAUSES | REFUSALS | REASONS | press.MEANINGS
-"""Every word that an answer of hands may hold, besides the ids of devices and the patterns."""
 MAX_EVENTS = 256
 MAX_WAIT_S = 60.0
 REASON_S = 8.0

@@ -25,6 +25,7 @@ kernels before 5.13 have none, and RLIMIT_FSIZE 0 already refuses every write to
 
 BROKER_GRACE_S = 60.0
 STORE_GRACE_S = 10.0
+HANDS_GRACE_S = 10.0
 CERTIFICATE_DAYS = 30.0
 
 
@@ -38,6 +39,7 @@ class OwnFacts:
     store_failing: bool = False
     certificate_days: float | None = None
     missing_layers: frozenset[str] = frozenset()
+    hands_lost_s: float | None = None
 
 
 def judge(facts: OwnFacts) -> list[Finding]:
@@ -55,6 +57,8 @@ def judge(facts: OwnFacts) -> list[Finding]:
     if facts.certificate_days is not None and facts.certificate_days < CERTIFICATE_DAYS:
         days = round(facts.certificate_days, 1)
         found.append(finding("certificate_expiring", {"days_left": days}))
+    if facts.hands_lost_s is not None and facts.hands_lost_s >= HANDS_GRACE_S:
+        found.append(finding("hands_lost", {"lost_s": round(facts.hands_lost_s)}))
     if facts.missing_layers:
         found.append(finding("unconfined", {"missing": len(facts.missing_layers)}))
     return found

@@ -68,7 +68,9 @@ class Watched:
         clock: Callable[[], Moment],
         max_age_s: float,
         state: judging.DeviceState,
+        passive: kinds.Passive | None = None,
     ) -> None:
+        """`passive` takes the place of the kind's own: another process is asked."""
         settings = device.settings
         valid_s = min(2 * settings.period_s + settings.deadline_s + GRACE_S, max_age_s)
         self.device = device
@@ -79,7 +81,7 @@ class Watched:
         self._root = root
         self._clock = clock
         self._kind = kinds.load(device.kind)
-        self._passive = kinds.passive_of(device.kind, settings, root)
+        self._passive = passive or kinds.passive_of(device.kind, settings, root)
         self._due_s = clock().up_s
         self._wake = asyncio.Event()
         self._asked_by = BY_AGENT

@@ -46,6 +46,8 @@ WHY_WORDS = frozenset(
         "bad_file",
         "refused",
         "yielded",
+        "hands_lost",
+        "not_understood",
     }
 )
 """The words that may explain a fault, whatever the kind."""

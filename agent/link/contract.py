@@ -179,9 +179,30 @@ class Topics:
                 return rest
         return None
 
+    def takes_answers(self, topic: str) -> bool:
+        """Whether an answer may go to a topic that a request names: of this site, without
+        wildcards, and nothing that this interface gives another meaning. Else whoever may ask
+        this room could have it command others."""
+        root = f"{ROOT}/{self.site}/"
+        if not topic.startswith(root) or len(topic) > 256 or not topic.isprintable():
+            return False
+        parts = topic.removeprefix(root).split("/")
+        if not all(parts) or any(c in topic for c in "+#"):
+            return False
+        taken = {*PAYLOADS, "config"} - {"result"}
+        return parts[0] != "_all" and not taken.intersection(parts[1:2])
+
     def device(self, device_id: str) -> str:
         """The topic of one device."""
         return self.of(f"device/{device_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """Where a request wants its answer as well (MQTT 5), and what makes the two a pair."""
+
+    topic: str
+    correlation: bytes | None = None
 
 
 # -- payloads -------------------------------------------------------------------------------------

@@ -30,6 +30,11 @@ class Publisher:
         """What stands on the broker, by topic suffix."""
         return dict(self._last)
 
+    def forget(self) -> None:
+        """Take everything for unsaid: the next documents are published whatever they say."""
+        self._last.clear()
+        self._until_s.clear()
+
     def about(self, doc: dict[str, Any]) -> bool:
         """Publish `about` where it says something new; True when it was published."""
         return self._offer("about", doc, must=False)

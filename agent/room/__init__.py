@@ -8,30 +8,29 @@ import contextlib
 import fcntl
 import json
 import logging
-import os
-import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent import __version__, kinds, notify
-from agent.clock import process_start
-from agent.control import ControlServer, Folders, Peer, remove_status, write_status
+from agent import kinds, notify, patterns
+from agent.control import ControlServer, Folders, Peer, remove_status
+from agent.hands import plan
 from agent.judge import findings as judging
 from agent.judge import incidents, readiness, schedule
 from agent.kinds import host
+from agent.lanes.hands import ByHand, Connect
 from agent.lanes.lane import Lane
 from agent.lanes.watch import Watched, new_lane
 from agent.link import documents
 from agent.link.client import Link
-from agent.link.contract import encode, parse_schedule
-from agent.link.publisher import PUBLISHED_FOR_S, Publisher
+from agent.link.commands import Inbox
+from agent.link.contract import ReplyTo, parse_schedule
+from agent.link.publisher import PUBLISHED_FOR_S
 from agent.model import (
     Command,
     ConfigError,
     Device,
     Finding,
-    Hearing,
     Incident,
     Level,
     Mode,
@@ -41,7 +40,11 @@ from agent.model import (
     StoreError,
 )
 from agent.room.commands import CAPABILITIES, LOOKING, Commands
+from agent.room.hands import Hands
 from agent.room.itself import Itself
+from agent.room.modes import Modes
+from agent.room.presses import Presses
+from agent.room.voice import Voice, seen_of
 from agent.settings import Room
 from agent.store import Store
 
@@ -66,7 +69,10 @@ class RoomAgent:
         root: Path = Path("/"),
         virtual_root: Path | None = None,
         lane_for: Callable[[Device], Lane] = new_lane,
+        hands: Connect | None = None,
     ) -> None:
+        """`hands` reaches the process that holds relays and lights; without it the agent starts
+        its own, if the room has any. Raises `ConfigError` for relays and lights that cannot be."""
         self.room = room
         self.requirements = room.requirements
         self._folders = folders
@@ -76,21 +82,45 @@ class RoomAgent:
         self._lane_for = lane_for
         self._store = Store(folders.state / "agent.db", clock=clock)
         self._link: Link | None = None
-        self._publisher = Publisher(self._put)
         self._devices = {d.id: d for d in room.devices}
         self.watched: dict[str, Watched] = {}
-        self._hearings: tuple[Hearing, ...] = ()
+        self.modes = Modes()
         self.mode = Mode.IDLE
+        self.answer: Readiness | None = None
+        self.measuring: set[str] = set()
+        """Devices that are being looked at or listened to at this moment."""
+        self.locate_until_s = float("-inf")
         self._open: Mapping[incidents.Key, Incident] = {}
         self._itself = Itself(room.broker)
-        self._commands = Commands(self)
+        self._presses = Presses(self)
+        self._commands = Commands(self, self._presses)
         self._telemetry_at_s = clock().up_s
         self._folded_s = clock().up_s
         self._fold_asked = False
         self._stopping = asyncio.Event()
         self.why = "shutdown"
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._box = host.box_model(root)
+        box = host.box_model(root)
+        self.voice = Voice(room, box, CAPABILITIES, folders.runtime / "status.json")
+        self.hands = self._reach_hands(hands)
+        self._inbox = Inbox(
+            dispatch=self._commands.over_mqtt,
+            ledger=self._store,
+            answer=self._answer,
+            clock=clock,
+            refused=self._refused,
+        )
+
+    def _reach_hands(self, connect: Connect | None) -> Hands | None:
+        layout = plan.of(self.room)
+        if not plan.needed(self.room):
+            return None
+        if connect is not None:
+            return Hands(self, layout, connect, None)
+        if self.room.path is None:
+            return None
+        child = ByHand(self.room.path, self._folders.runtime, self._folders.state)
+        return Hands(self, layout, child.connect, child)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -110,11 +140,15 @@ class RoomAgent:
                     outbox=self._store,
                     clock=self._clock,
                     on_message=self._on_message,
+                    subscriptions=("schedule", "command", "_all/command"),
                     heartbeat_gate=lambda: self.alive(self._clock()),
                 )
+                self.voice.link = self._link
                 self._spawn(self._link.run())
                 await self._forget_devices(self._link)
             self._fold()
+            if self.hands is not None:
+                self._spawn(self.hands.run())
             for watched in self.watched.values():
                 self._spawn(watched.run())
                 self._spawn(watched.follow_changes())
@@ -132,6 +166,7 @@ class RoomAgent:
         self._stopping.set()
 
     async def _close(self) -> None:
+        await self._inbox.close()
         if self._link is not None:
             await self._link.stop(self.why)
         for task in self._tasks:
@@ -139,6 +174,8 @@ class RoomAgent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         lanes = [w.lane.close() for w in self.watched.values() if w.lane]
         await asyncio.gather(*lanes, return_exceptions=True)
+        if self.hands is not None:
+            await self.hands.close()
         await self._store.close(timeout_s=3.0)
         self._lock.close()
         remove_status(self._folders.runtime / "status.json")
@@ -172,7 +209,8 @@ class RoomAgent:
         known: list[Incident] = []
         try:
             if saved := await self._store.document("schedule"):
-                self._hearings = parse_schedule(saved)
+                self.modes.hearings = parse_schedule(saved)
+            self.modes.restore(await self._store.document("mode"), self._clock())
             known = await self._store.open_incidents()
         except StoreError as error:  # a bad disk costs the memory, not the watch
             log.error("what was known before cannot be read: %s", error)
@@ -183,6 +221,7 @@ class RoomAgent:
                 device,
                 self,
                 lane=self._lane_of(device),
+                passive=self._part_of(device),
                 root=self._virtual_root if device.virtual else self._root,
                 clock=self._clock,
                 max_age_s=self.requirements.max_age_s.get(device.kind, float("inf")),
@@ -191,6 +230,12 @@ class RoomAgent:
 
     def _lane_of(self, device: Device) -> Lane | None:
         return self._lane_for(device) if kinds.has_driver(device.kind, device.settings) else None
+
+    def _part_of(self, device: Device) -> kinds.Passive | None:
+        """Relays, lights and the button are read by hands."""
+        if self.hands is None or device.kind not in plan.KINDS:
+            return None
+        return self.hands.part(device, kinds.load(device.kind).WORDS)
 
     async def _forget_devices(self, link: Link) -> None:
         """Take back what the broker keeps of devices that have left the configuration. Every id
@@ -212,7 +257,7 @@ class RoomAgent:
 
     def standing(self) -> dict[str, dict[str, Any]]:
         """The documents as published, by topic suffix."""
-        return self._publisher.standing
+        return self.voice.standing
 
     def alive(self, now: Moment) -> bool:
         """Whether the watchdog may be fed: every device gave some reading in time, good or bad,
@@ -230,17 +275,18 @@ class RoomAgent:
             self._fold()
             if now.up_s - self._telemetry_at_s >= TELEMETRY_S - 1:
                 self._telemetry_at_s = now.up_s
-                if self._link is not None:
-                    self._link.telemetry(encode(documents.telemetry(self._seen([]), now)))
+                self.voice.telemetry(self._seen([]), now)
             await asyncio.sleep(self._until_next(now, step_s))
 
     def _until_next(self, now: Moment, step_s: float) -> float:
         """Seconds until something is due by itself: the grid, a change of mode, evidence that
         runs out."""
         pauses = [step_s - now.up_s % step_s]
-        change_s = schedule.next_change_s(self._hearings, now)
+        change_s = self.modes.next_change_s(now)
         if change_s is not None:
             pauses.append(change_s + 0.01)
+        if (locate_s := self.locate_until_s - now.up_s) > 0:
+            pauses.append(locate_s + 0.01)
         runs_out = [w.valid_until_s for w in self.watched.values() if w.valid_until_s is not None]
         pauses += [until - now.up_s + 0.01 for until in runs_out if until > now.up_s]
         return max(0.01, min(pauses))
@@ -253,14 +299,18 @@ class RoomAgent:
             return "maintenance" if self.mode is Mode.MAINTENANCE else "in_session"
         now = self._clock()
         soon = now.after(device.settings.deadline_s + GRACE_S)
-        return "" if schedule.mode_of(self._hearings, soon) in LOOKING else "in_session"
+        return "" if schedule.mode_of(self.modes.hearings, soon) in LOOKING else "in_session"
 
     def looking(self, device: Device, by: str, reading: Reading | None) -> None:
         """Every active look leaves two events: who opened what, when, what for."""
         fields: dict[str, Any] = {"device": device.id, "purpose": self.mode.value, "by": by}
         if reading is None:
+            self.measuring.add(device.id)
             self.event("look.started", _DETAIL, **fields)
+            self._tell_lights()
             return
+        self.measuring.discard(device.id)
+        self._tell_lights()
         fault = reading.fault.value if reading.fault else None
         took_ms = round(reading.took_s * 1000)
         self.event("look.ended", _DETAIL, **fields, fault=fault, took_ms=took_ms)
@@ -277,7 +327,8 @@ class RoomAgent:
         self._fold_asked = False
         now = self._clock()
         self._folded_s = now.up_s
-        self._enter(schedule.mode_of(self._hearings, now))
+        self.modes.seen_held(self._held(), now)
+        self._enter(self.modes.at(now))
         found = readiness.apply_levels(
             [f for w in self.watched.values() for f in w.findings] + self._own(now),
             self.requirements,
@@ -292,16 +343,26 @@ class RoomAgent:
             self.room.devices,
             found,
             mode=self.mode,
-            hearing=schedule.current_hearing(self._hearings, now),
+            hearing=schedule.current_hearing(self.modes.hearings, now),
             requirements=self.requirements,
             now=now,
             valid_for_s=PUBLISHED_FOR_S,
         )
-        self._publish(found, answer, now)
+        self.answer = answer
+        self.voice.publish(self._seen(found), answer, now)
+        self._tell_lights()
+
+    def _held(self) -> bool:
+        """Whether another program holds a camera and a microphone: somebody is in a call."""
+        return {"camera", "microphone"} <= {
+            w.device.kind
+            for w in self.watched.values()
+            if w.state.reading is not None and w.state.reading.values.get("in_use") is True
+        }
 
     def _own(self, now: Moment) -> list[Finding]:
         lanes = [w.lane for w in self.watched.values() if w.lane]
-        return self._itself.findings(now, self._link, self._store, lanes)
+        return self._itself.findings(now, self._link, self._store, lanes, self.hands)
 
     def _enter(self, mode: Mode) -> None:
         if mode is self.mode:
@@ -316,66 +377,62 @@ class RoomAgent:
 
     def _seen(self, found: list[Finding]) -> list[documents.Seen]:
         return [
-            documents.Seen(
-                w.device, [f for f in found if f.device == name], w.state.reading, w.valid_until_s
-            )
-            for name, w in self.watched.items()
+            seen_of(w.device, found, w.state.reading, w.valid_until_s)
+            for w in self.watched.values()
         ]
-
-    def _publish(self, found: list[Finding], answer: Readiness, now: Moment) -> None:
-        seen = self._seen(found)
-        about = documents.about(
-            name=self.room.name,
-            version=__version__,
-            box=self._box,
-            python=".".join(str(n) for n in sys.version_info[:3]),
-            requirements=self.requirements.name,
-            capabilities=CAPABILITIES,
-            seen=seen,
-            now=now,
-        )
-        document = documents.readiness(answer, self._devices, now, self.room.language)
-        news = [
-            self._publisher.about(about),
-            self._publisher.devices(seen, now),
-            self._publisher.readiness(document, now),
-        ]
-        if any(news):
-            try:
-                write_status(self._folders.runtime / "status.json", self.status())
-            except OSError as error:  # an old file says by its age that it is old
-                log.warning("the status file could not be written: %s", error)
-
-    def _put(self, suffix: str, doc: dict[str, Any]) -> None:
-        if self._link is not None:
-            self._link.put(suffix, encode(doc))
 
     def status(self) -> dict[str, Any]:
-        """What `hearing-room status` shows: the documents as published, and the agent itself."""
-        now = self._clock()
-        stands = self._publisher.standing
-        link = self._link
-        broker = None
-        if link is not None:
-            broker = {
-                "connected": link.connected,
-                "host": link.broker_host,
-                "error": link.last_error,
-            }
+        """What `hearing-room status` shows."""
+        return self.voice.status(self._clock())
+
+    # -- lights and button ----------------------------------------------------------------------
+
+    def word(self, now: Moment) -> dict[str, Any]:
+        """What the lights have to say."""
+        answer = self.answer
+        worst = answer.reasons[0].code if answer and answer.reasons else ""
+        live = [
+            w.state.reading.values.get("in_use") if w.state.reading else None
+            for w in self.watched.values()
+            if w.device.kind == "microphone"
+        ]
         return {
-            "agent": {
-                "pid": os.getpid(),
-                "start": process_start(os.getpid()),
-                "version": __version__,
-                "boot": now.boot,
-            },
-            "room": {"site": self.room.site, "id": self.room.id, "language": self.room.language},
-            "broker": broker,
-            "valid_until_up_s": now.up_s + PUBLISHED_FOR_S,
-            "about": stands.get("about"),
-            "readiness": stands.get("readiness"),
-            "devices": [stands[n] for n in stands if n.startswith("device/")],
+            "state": answer.state.value if answer else "unknown",
+            "mode": self.mode.value,
+            "family": patterns.family_of(worst) if worst else 0,
+            "measuring": bool(self.measuring),
+            "locate": now.up_s < self.locate_until_s,
+            "commissioned": any(d.required for d in self.room.devices),
+            "mic_live": True if True in live else False if live and None not in live else None,
+            "lock_in_s": self.modes.lock_in_s(now),
         }
+
+    def _tell_lights(self) -> None:
+        if self.hands is not None and self.hands.changed():
+            self._spawn(self.hands.say())
+
+    def happened(self, event: Mapping[str, Any]) -> None:
+        """Something happened at a relay or a button."""
+        self._presses.happened(event)
+
+    def set_mode(self, mode: Mode | None, minutes: float, by: str) -> None:
+        """A person says what the room is doing; None gives it back to the schedule."""
+        self.modes.say(mode, minutes, by, self._clock())
+        self._spawn(self._keep("mode", self.modes.save()))
+        self._fold()
+
+    def report(self) -> None:
+        """Say everything again."""
+        self.voice.again()
+        self._fold()
+
+    def refresh(self) -> None:
+        """Something that the lights show has changed."""
+        self._tell_lights()
+
+    def open_incident(self, device: str, code: str) -> Incident | None:
+        """An incident that is open, by device and code."""
+        return self._open.get((device, code))
 
     # -- events -------------------------------------------------------------------------------
 
@@ -411,8 +468,12 @@ class RoomAgent:
 
     # -- what comes in ------------------------------------------------------------------------
 
-    def _on_message(self, suffix: str, payload: bytes, retained: bool) -> None:
-        if suffix != "schedule":
+    def _on_message(
+        self, suffix: str, payload: bytes, retained: bool, reply_to: ReplyTo | None
+    ) -> None:
+        if suffix.endswith("command"):
+            broadcast = suffix.startswith("_all/")
+            self._inbox.receive(payload, retained=retained, broadcast=broadcast, reply_to=reply_to)
             return
         try:
             hearings = parse_schedule(payload) if payload else ()
@@ -420,13 +481,24 @@ class RoomAgent:
             # What is known stays known: a typing error at central cancels no hearing.
             log.warning("schedule refused: %s", error)
             # An outside word may be endless, and then it may not leave the room.
-            why = " ".join(word[:40] for word in str(error).split())[:200]
-            self.event("schedule.refused", _KEPT, why=why)
+            self.event("schedule.refused", _KEPT, why=_short(str(error)))
             return
-        self._hearings = hearings
+        self.modes.hearings = hearings
         self._spawn(self._keep("schedule", payload))
         self._fold()
 
     async def dispatch(self, command: Command, peer: Peer) -> dict[str, Any]:
         """Carry out a command of the control socket; every outcome is an event."""
-        return await self._commands.carry_out(command, peer)
+        return await self._commands.over_socket(command, peer)
+
+    def _answer(self, result: bytes, reply_to: ReplyTo | None) -> None:
+        if self._link is not None:
+            self._link.answer(result, reply_to)
+
+    def _refused(self, code: str, why: str) -> None:
+        self.event("command.refused", _KEPT, code=code, why=_short(why))
+
+
+def _short(text: str) -> str:
+    """A text that may leave the room: an outside word may be endless."""
+    return " ".join(word[:40] for word in text.split())[:200]

@@ -11,6 +11,7 @@ from agent.lanes.lane import Lane
 from agent.link.client import Link
 from agent.link.contract import Broker
 from agent.model import Finding, Moment
+from agent.room.hands import Hands
 from agent.store import Store
 
 CERTIFICATE_S = 3_600.0
@@ -27,7 +28,12 @@ class Itself:
         self._days: float | None = None
 
     def findings(
-        self, now: Moment, link: Link | None, store: Store, lanes: Iterable[Lane]
+        self,
+        now: Moment,
+        link: Link | None,
+        store: Store,
+        lanes: Iterable[Lane],
+        hands: Hands | None,
     ) -> list[Finding]:
         """The agent's own findings, dated."""
         hellos = [lane.hello for lane in lanes if lane.hello]
@@ -39,6 +45,7 @@ class Itself:
             store_failing=bool(store.failing),
             certificate_days=self._certificate_days(now),
             missing_layers=frozenset().union(*missing),
+            hands_lost_s=now.up_s - hands.lost_s if hands and hands.lost_s is not None else None,
         )
         found = own.judge(facts)
         self._since = {f.code: self._since.get(f.code, now) for f in found}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.judge.schedule import current_hearing, mode_of, next_change_s
+from agent.judge.schedule import current_hearing, mode_of, next_change_s, session_in_s
 from agent.model import Hearing, Mode, Moment
 
 EIGHT = Hearing("HS-1", 100_000, 110_000)
@@ -39,8 +39,30 @@ def test_without_a_schedule_the_room_is_idle() -> None:
     assert next_change_s([], at(5)) is None
 
 
-def test_a_mode_that_a_person_set_wins() -> None:
-    assert mode_of([EIGHT], at(105_000), Mode.MAINTENANCE) is Mode.MAINTENANCE
+@pytest.mark.parametrize("said", [Mode.IN_SESSION, Mode.RECESS, Mode.IDLE])
+def test_what_a_person_says_of_the_session_wins(said: Mode) -> None:
+    for utc_s in (90_000, 98_000, 105_000):
+        assert mode_of([EIGHT], at(utc_s), said) is said
+        assert mode_of([EIGHT], at(utc_s), said, held=True) is said
+
+
+def test_maintenance_lasts_until_a_hearing_begins() -> None:
+    assert mode_of([EIGHT], at(99_999), Mode.MAINTENANCE) is Mode.MAINTENANCE
+    assert mode_of([EIGHT], at(100_000), Mode.MAINTENANCE) is Mode.IN_SESSION
+    assert mode_of([EIGHT], at(110_000), Mode.MAINTENANCE) is Mode.MAINTENANCE
+
+
+def test_a_call_that_nobody_announced_is_a_session() -> None:
+    assert mode_of([], at(5), held=True) is Mode.IN_SESSION
+    assert mode_of([EIGHT], at(98_000), held=True) is Mode.IN_SESSION
+    assert mode_of([], at(5), Mode.MAINTENANCE, held=True) is Mode.MAINTENANCE
+
+
+def test_how_long_until_the_next_session() -> None:
+    assert session_in_s([], at(5)) is None
+    assert session_in_s([EIGHT], at(99_000)) == 1_000
+    assert session_in_s([EIGHT], at(105_000)) == 0
+    assert session_in_s([EIGHT], at(110_000)) is None
 
 
 def test_hearings_back_to_back_leave_no_gap_to_look_in() -> None:

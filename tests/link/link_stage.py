@@ -24,7 +24,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.link.client import Link, Pace
-from agent.link.contract import Broker
+from agent.link.contract import Broker, ReplyTo
 from agent.model import Moment
 
 BINARY = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -214,6 +214,7 @@ class Room:
     def __init__(self, broker: Mapping[str, Any], pace: Pace = BRISK, **options: Any) -> None:
         self.outbox = Memory()
         self.came: list[tuple[str, bytes, bool]] = []
+        self.reply_to: ReplyTo | None = None
         settings = Broker.model_validate({"tls": False, **broker})
         options.setdefault("chance", lambda: 0.5)
         self.link = Link(
@@ -222,10 +223,14 @@ class Room:
             ROOM,
             outbox=self.outbox,
             clock=clock,
-            on_message=lambda *message: self.came.append(message),
+            on_message=self._came,
             pace=pace,
             **options,
         )
+
+    def _came(self, suffix: str, payload: bytes, retained: bool, reply_to: ReplyTo | None) -> None:
+        self.came.append((suffix, payload, retained))
+        self.reply_to = reply_to
 
 
 @asynccontextmanager

@@ -307,7 +307,7 @@ def test_messages_come_in_with_their_retained_flag_and_a_bad_one_ends_nothing(
         room = at(broker, subscriptions=("schedule", "command", "_all/command"))
         came: list[tuple[str, bytes, bool]] = []
 
-        def listen(suffix: str, payload: bytes, retained: bool) -> None:
+        def listen(suffix: str, payload: bytes, retained: bool, reply_to: object) -> None:
             came.append((suffix, payload, retained))
             if payload == b"bad":
                 raise RuntimeError("what a message")

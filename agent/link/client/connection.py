@@ -26,13 +26,14 @@ from agent.link.client import dial
 from agent.link.client.dial import Errand, LinkLost, Word
 from agent.link.client.feed import REFUSED, What
 from agent.link.client.timing import Pace
-from agent.link.contract import INCOMING_BYTES, Broker, Topics
+from agent.link.contract import INCOMING_BYTES, Broker, ReplyTo, Topics
 
 log = logging.getLogger("agent.link")
 
 Version = Literal[4, 5]
-OnMessage = Callable[[str, bytes, bool], None]
+OnMessage = Callable[[str, bytes, bool, ReplyTo | None], None]
 
+ANSWER = "result"
 WINDOW = 20
 """Messages on their way at once; more gains nothing, and paho refuses 65,536 without a word."""
 
@@ -285,7 +286,8 @@ class Connection:
     ) -> None:
         suffix = self._topics.suffix(message.topic)
         if suffix is not None and len(message.payload) <= INCOMING_BYTES:
-            self._on_message(suffix, bytes(message.payload), message.retain)
+            reply_to = _reply_to(message.properties)
+            self._on_message(suffix, bytes(message.payload), message.retain, reply_to)
 
     # -- what we say --------------------------------------------------------------------------
 
@@ -308,6 +310,21 @@ class Connection:
             self.drop(LinkLost("network", mqtt.error_string(sent.rc)))
             return False
         self._flying[sent.mid] = (self._loop.time(), what)
+        return True
+
+    def answer(self, topic: str, payload: bytes, correlation: bytes | None = None) -> bool:
+        """Send an answer at QoS 1, to a topic in full; False when it cannot be sent now."""
+        if self.free <= 0 or len(payload) + len(topic) + 64 > self._bytes_max:
+            return False
+        properties = None
+        if self.version == 5 and correlation is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        sent = self._client.publish(topic, payload, qos=1, properties=properties)
+        if sent.rc != mqtt.MQTT_ERR_SUCCESS:
+            self.drop(LinkLost("network", mqtt.error_string(sent.rc)))
+            return False
+        self._flying[sent.mid] = (self._loop.time(), ANSWER)
         return True
 
     def send_at_most_once(self, suffix: str, payload: bytes) -> bool:
@@ -366,6 +383,14 @@ class Connection:
         elif now >= self.misc_due_s:
             self._client.loop_misc()
             self._heard_s = self._spoke_s = now  # paho counts on from here, too
+
+
+def _reply_to(properties: Properties | None) -> ReplyTo | None:
+    """The request's wish; brokers drop it, and MQTT 3.1.1 has none."""
+    topic = getattr(properties, "ResponseTopic", None)
+    if not isinstance(topic, str) or not topic:
+        return None
+    return ReplyTo(topic, getattr(properties, "CorrelationData", None))
 
 
 def _retain_handling(suffix: str) -> int:

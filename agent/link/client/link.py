@@ -7,21 +7,23 @@ import contextlib
 import logging
 import random
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.link.client import dial
-from agent.link.client.connection import Connection, OnMessage, Version
+from agent.link.client.connection import ANSWER, Connection, OnMessage, Version
 from agent.link.client.dial import Errand, LinkLost, Word
 from agent.link.client.feed import REFUSED, Feed, Outbox, What
 from agent.link.client.timing import Backoff, Pace
-from agent.link.contract import Broker, Status, Topics, Will, common, encode
+from agent.link.contract import Broker, ReplyTo, Status, Topics, Will, common, encode
 from agent.model import Moment, StoreError
 
 log = logging.getLogger("agent.link")
 
+ANSWERS_MAX = 64
+"""Answers that wait for a place in the window. Who missed one asks again, with the same id."""
 STUCK_MAX = 3
 """So many look-ups that do not return may hang about before no more are begun."""
 
@@ -44,9 +46,9 @@ class Link:
         chance: Callable[[], float] = random.random,
         pace: Pace = Pace(),  # noqa: B008 - frozen
     ) -> None:
-        """`on_message(suffix, payload, retained)` gets what comes in on `subscriptions` (suffixes,
-        `_all/...` for the site's broadcast). `heartbeat_gate` says whether the agent is alive on
-        evidence: while it is not, nothing keeps the connection alive and none is made."""
+        """`on_message(suffix, payload, retained, reply_to)` gets what comes in on `subscriptions`
+        (suffixes, `_all/...` for the site's broadcast). `heartbeat_gate` says whether the agent is
+        alive on evidence: while it is not, nothing keeps the connection alive and none is made."""
         self._broker = broker
         self._topics = Topics(site, room)
         self._outbox = outbox
@@ -62,6 +64,7 @@ class Link:
         self._speaks_4: set[tuple[str, int]] = set()
         self._guesses: dict[tuple[str, int], Version] = {}
         self._errands: list[Errand] = []
+        self._answers: deque[tuple[str, bytes, bytes | None]] = deque(maxlen=ANSWERS_MAX)
         self._connection: Connection | None = None
         self._feed: Feed | None = None
         self._session = ""
@@ -127,6 +130,26 @@ class Link:
         """A message that nobody misses: dropped when there is no connection, or it is busy."""
         if self._connection is not None and self._feed is not None and self._feed.born:
             self._connection.send_at_most_once("telemetry", payload)
+
+    def answer(self, payload: bytes, reply_to: ReplyTo | None = None) -> None:
+        """The answer to a command: on `result`, and where the request asked for it, if that is a
+        place for answers. Without a connection it is lost; who asks again gets it again."""
+        if self._connection is None:
+            return
+        self._answers.append((self._topics.of("result"), payload, None))
+        if reply_to is not None:
+            if self._topics.takes_answers(reply_to.topic):
+                self._answers.append((reply_to.topic, payload, reply_to.correlation))
+            else:
+                log.warning("no answer to %.200r: not a place for answers", reply_to.topic)
+        self._send_answers()
+
+    def _send_answers(self) -> None:
+        connection = self._connection
+        while connection is not None and self._answers and connection.free > 0:
+            sent = connection.answer(*self._answers.popleft())
+            if not sent and connection.free > 0:
+                log.warning("an answer is too large for the broker")
 
     def kick(self) -> None:
         """There are new events in the outbox."""
@@ -266,6 +289,7 @@ class Link:
         """No connection, or no longer: all that is said of it changes in one step."""
         was = self._connection is not None
         self._connection = self._feed = None
+        self._answers.clear()
         if was:
             self._since_s = self._clock().up_s
         if lost.word and (was or lost.word != self._last_error):
@@ -313,18 +337,21 @@ class Link:
     def _on_acked(self, what: What, code: int) -> None:
         if code >= REFUSED:
             self._count_refusal("event" if isinstance(what, int) else what, f"0x{code:02X}")
-        if self._feed is not None:
+        if self._feed is not None and what != ANSWER:
             self._feed.answered(what, code)
+        self._send_answers()
 
     def _count_refusal(self, suffix: str, how: str) -> None:
         self._refusals[suffix] += 1
         if self._refusals[suffix] == 1:
             log.warning("%s refused by the broker: %s", self._topics.of(suffix), how)
 
-    def _on_message(self, suffix: str, payload: bytes, retained: bool) -> None:
+    def _on_message(
+        self, suffix: str, payload: bytes, retained: bool, reply_to: ReplyTo | None
+    ) -> None:
         if suffix not in self._subscriptions:
             return
         try:
-            self._listener(suffix, payload, retained)
+            self._listener(suffix, payload, retained, reply_to)
         except Exception:  # a message must not end the link: it may be retained and come again
             log.exception("message on %s", self._topics.of(suffix))

@@ -1,0 +1,162 @@
+"""The agent's side of hands: the word that keeps the lights honest, and what hands has to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from agent.hands.layout import Layout
+from agent.hands.terms import WORDS
+from agent.lanes.hands import ByHand, Connect, HandsLane
+from agent.model import Device, Fault, Moment, Reading
+
+log = logging.getLogger("agent.hands")
+
+WORD_S = 4.0
+"""How often the agent says that it is alive; after 10 s without a word the lights say so."""
+RELOAD_S = 60.0
+RELOAD_DEADLINE_S = 70.0
+STOP_S = 3.0
+_ARGUMENT = {"relay": "relay", "indicator": "light", "button": "button"}
+
+
+class Room(Protocol):
+    """What this needs of the room."""
+
+    def now(self) -> Moment:
+        """This instant."""
+        ...
+
+    def alive(self, now: Moment) -> bool:
+        """Whether the agent is alive on evidence: only then it says so."""
+        ...
+
+    def word(self, now: Moment) -> dict[str, Any]:
+        """What the lights have to say, as `agent.hands.lights.Word`."""
+        ...
+
+    def happened(self, event: Mapping[str, Any]) -> None:
+        """Something happened at a relay or a button."""
+        ...
+
+
+class Hands:
+    """Talks to hands for as long as the agent lives. Two lines: one for questions, and one that
+    waits for news, so that a press of the button need not wait for a question."""
+
+    def __init__(self, room: Room, layout: Layout, connect: Connect, child: ByHand | None) -> None:
+        """`child` is the one that was started by hand and ends with a clean stop."""
+        self.layout = layout
+        self._room = room
+        self._child = child
+        self._lane = HandsLane(connect)
+        self._news = HandsLane(connect)
+        self._after = 0
+        self._said: dict[str, Any] = {}
+        self._reload_s = float("-inf")
+        self._fresh = False
+        devices = [r.id for r in layout.relays] + [v.id for v in layout.lights]
+        self._words = WORDS.union(devices, (b.id for b in layout.buttons))
+
+    @property
+    def lost_s(self) -> float | None:
+        """Since when hands has not answered (boot time), None while it does."""
+        return self._lane.lost_s
+
+    async def ask(self, kind: str, ask: str, **args: Any) -> Reading:
+        """One question about a relay, light or button."""
+        return await self._lane.ask(kind, ask, args, words=self._words)
+
+    def part(self, device: Device, words: frozenset[str]) -> HandsPart:
+        """The reading of one device, as a kind's passive part."""
+        return HandsPart(self._lane, device, self._words | words)
+
+    async def run(self) -> None:
+        """Say the word, hear the news, for ever."""
+        while True:
+            args = {"after": self._after, "within_s": WORD_S}
+            before = self._news.lost_s
+            news = await self._news.ask(
+                "hands", "wait", args, words=self._words, deadline_s=WORD_S + 2
+            )
+            if news.fault is not None:
+                await asyncio.sleep(1.0)
+                continue
+            if before is not None:  # another process, or the same after a while
+                self._fresh, self._said = True, {}
+            if "event" in news.values:
+                self._after = int(news.values["number"])
+                self._room.happened(news.values)
+            await self._say_now()
+            if self._fresh:
+                await self._agree()
+
+    def changed(self) -> bool:
+        """Whether the lights have to say something new at once; `say` does it."""
+        now = self._room.now()
+        return _apart(self._said, self._room.word(now)) and self._room.alive(now)
+
+    async def say(self) -> None:
+        """Say what is new."""
+        await self._say_now()
+
+    async def close(self) -> None:
+        """Hang up. The one that was started by hand ends; the one of systemd holds on."""
+        await self._news.close()
+        if self._child is not None:
+            await self._lane.ask("hands", "stop", deadline_s=STOP_S)
+            await self._child.ended(STOP_S)
+        await self._lane.close()
+
+    async def _say_now(self) -> None:
+        now = self._room.now()
+        if not self._room.alive(now):
+            return  # the lights will tell
+        word = self._room.word(now)
+        answer = await self._lane.ask("hands", "say", word, words=self._words)
+        if answer.fault is None:
+            self._said = word
+
+    async def _agree(self) -> None:
+        """What hands holds has to be what room.toml says; it reads the file itself, but not in
+        session."""
+        now = self._room.now()
+        if now.up_s < self._reload_s:
+            return
+        about = await self._lane.ask("hands", "about", words=self._words)
+        if about.fault is not None:
+            return
+        if about.identity.get("layout") == self.layout.digest:
+            self._fresh = False
+            return
+        again = await self._lane.ask(
+            "hands", "reload", words=self._words, deadline_s=RELOAD_DEADLINE_S
+        )
+        self._reload_s = now.up_s + RELOAD_S
+        if again.fault is Fault.SKIPPED:
+            return  # in session: later
+        if again.identity.get("layout") != self.layout.digest:
+            log.warning("hands holds something else than room.toml says; its log tells why")
+        self._fresh = False
+
+
+class HandsPart:
+    """The passive part of a relay, a light or a button: hands is asked, no device is opened."""
+
+    def __init__(self, lane: HandsLane, device: Device, words: frozenset[str]) -> None:
+        self._lane = lane
+        self._kind = device.kind
+        self._args = {_ARGUMENT[device.kind]: device.id}
+        self._words = words
+
+    async def read(self) -> Reading:
+        """What hands reads back."""
+        return await self._lane.ask(self._kind, "read", self._args, words=self._words)
+
+
+def _apart(said: Mapping[str, Any], word: Mapping[str, Any]) -> bool:
+    """Whether two words differ in more than the time to the next session."""
+    keys = (said.keys() | word.keys()) - {"lock_in_s"}
+    return any(said.get(k) != word.get(k) for k in keys)
