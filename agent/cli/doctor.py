@@ -62,6 +62,7 @@ def examine(config: Path) -> Iterator[Line]:
         _ping,
         _programs,
         _watchdog,
+        _gpio,
         _folders,
         lambda: _config(config),
     ]
@@ -152,6 +153,29 @@ def _watchdog() -> Iterator[Line]:
     else:
         fix = f"set RuntimeWatchdogSec={PI_WATCHDOG_S} in /etc/systemd/system.conf, not more"
         yield Line("hardware watchdog", Level.WARN, "not in use", fix)
+
+
+def _gpio() -> Iterator[Line]:
+    """Whether relays, lights and a button on pins are within reach."""
+    from agent.hands import lines  # the library for pins is not for every command
+
+    if os.environ.get("GPIOZERO_PIN_FACTORY") == "mock":
+        yield Line("gpio", Level.INFO, "simulated pins (GPIOZERO_PIN_FACTORY=mock)")
+        return
+    try:
+        chip = lines.find_chip()
+    except PermissionError:
+        fix = "be in group gpio: adduser YOU gpio, and log in again"
+        yield Line("gpio", Level.WARN, "/dev/gpiochip* may not be opened", fix)
+        return
+    if chip is not None:
+        yield Line("gpio", Level.OK, f"{chip.path}, {chip.label}")
+        return
+    fix = (
+        "a Raspberry Pi has it, to user root or group gpio; to try relays and lights without, set"
+        " GPIOZERO_PIN_FACTORY=mock"
+    )
+    yield Line("gpio", Level.INFO, "none on this machine", fix)
 
 
 def _folders() -> Iterator[Line]:

@@ -73,7 +73,7 @@ class Desk:
         self._clock = clock
         self._reload = reload
         self._events: deque[_Event] = deque(maxlen=MAX_EVENTS)
-        self._number = 0
+        self._number = self._lost = 0
         self._word: Word | None = None
         self._heard_s = -math.inf
         self._silent = False
@@ -128,23 +128,18 @@ class Desk:
         raise ValueError("no such question")
 
     def news(self, after: int) -> Reading | None:
-        """The oldest event after a number, None where there is none. A number beyond the last one
-        is that of an earlier process: everything is new."""
-        if after > self._number:
-            after = 0
-        waiting = [e for e in self._events if e.number > after]
-        if not waiting:
+        """The oldest event that nobody has taken yet, None where there is none. Whoever asks has
+        taken all up to `after`; a number beyond the last one is that of an earlier process."""
+        if after <= self._number:
+            while self._events and self._events[0].number <= after:
+                self._events.popleft()
+                self._lost = 0
+        if not self._events:
             return None
-        event = waiting[0]
-        gap = event.number - after - 1
-        extra: dict[str, Scalar] = {"lost": gap} if gap > 0 and after else {}
-        values = {
-            "number": event.number,
-            "at_s": round(event.at_s, 3),
-            "more": len(waiting) - 1,
-            **extra,
-            **event.values,
-        }
+        event = self._events[0]
+        values = {"number": event.number, "at_s": round(event.at_s, 3), **event.values}
+        if self._lost:
+            values["lost"] = self._lost
         return Reading(values)
 
     def _about(self) -> Reading:
@@ -328,5 +323,6 @@ class Desk:
     def _tell(self, event: str, device: str, facts: Mapping[str, Scalar]) -> None:
         self._dirty = True
         self._number += 1
+        self._lost += len(self._events) == MAX_EVENTS
         values = {"event": event, "device": device, **facts}
         self._events.append(_Event(self._number, self._clock(), values))

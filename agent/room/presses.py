@@ -50,6 +50,9 @@ class Presses:
 
     def happened(self, event: Mapping[str, Any]) -> None:
         """One event of hands."""
+        if lost := event.get("lost"):
+            log.warning("%d acts of relays were not told: the agent was away too long", lost)
+            self._room.event("relay.untold", _KEPT, count=lost)
         device = str(event.get("device", ""))
         kind = event["event"]
         if kind == "pressed":
