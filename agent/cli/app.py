@@ -163,6 +163,25 @@ def adopt(
 
 
 @app.command()
+def command(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[NAME]", help="What to do; without it the commands are listed."),
+    ] = None,
+    words: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[ARG=VALUE]...", help="E.g. relay=cam-power on=true"),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the record.")] = "",
+    as_json: Json = False,
+) -> int:
+    """Have the running agent do something: the same commands as over MQTT."""
+    from agent.cli import command as commanding
+
+    return commanding.run(name, words or [], reason=reason, as_json=as_json)
+
+
+@app.command()
 def doctor(
     config: Config = DEFAULT_PATH,
     as_json: Json = False,

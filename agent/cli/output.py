@@ -55,6 +55,12 @@ def progress(number: int, total: int, what: str) -> None:
         print(f"\r\x1b[K{number}/{total} {what}", end="", file=sys.stderr, flush=True)
 
 
+def waiting(what: str) -> None:
+    """What a person waits for; nothing for a pipe."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+
+
 def progress_done() -> None:
     """Take the progress line away."""
     if sys.stderr.isatty():

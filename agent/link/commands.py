@@ -35,8 +35,16 @@ class _Args(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
-class NoArgs(_Args):
-    """No arguments."""
+class ReportArgs(_Args):
+    """Everything that stands, published again."""
+
+
+class RestartArgs(_Args):
+    """End the agent; the service manager starts it again. Relays hold meanwhile."""
+
+
+class RebootArgs(_Args):
+    """Restart the whole box."""
 
 
 class CheckArgs(_Args):
@@ -106,15 +114,15 @@ class Spec:
 
 CATALOGUE: Mapping[str, Spec] = {
     "check": Spec(CheckArgs, broadcast=True),
-    "report": Spec(NoArgs, broadcast=True),
+    "report": Spec(ReportArgs, broadcast=True),
     "locate": Spec(LocateArgs, broadcast=True),
     "relay.set": Spec(RelaySetArgs),
     "relay.pulse": Spec(RelayPulseArgs),
     "device.recover": Spec(RecoverArgs),
     "mode.set": Spec(ModeArgs),
     "incident.ack": Spec(AckArgs),
-    "agent.restart": Spec(NoArgs),
-    "box.reboot": Spec(NoArgs),
+    "agent.restart": Spec(RestartArgs),
+    "box.reboot": Spec(RebootArgs),
 }
 """The closed list."""
 

@@ -51,6 +51,7 @@ class Broker:
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            "set_tcp_nodelay true\n"
             f"persistence_location {folder}/\nmax_queued_messages 10000\n"
             # As another user it could not write there, and would forget its sessions.
             f"user {pwd.getpwuid(os.geteuid()).pw_name}\n"
