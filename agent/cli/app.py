@@ -200,9 +200,11 @@ def config_check(
 ) -> int:
     """Validate a room.toml; all its mistakes in one message."""
     from agent import settings
+    from agent.hands import plan
 
     try:
         room = settings.load(file)
+        plan.of(room)
     except ConfigError as error:
         if not as_json:
             raise

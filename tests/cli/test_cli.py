@@ -52,7 +52,17 @@ def test_wrong_usage_is_64_and_says_what_is_wrong(words: tuple[str, ...]) -> Non
 def test_version_and_help() -> None:
     assert hearing_room("--version").stdout.strip() == "0.1.0"
     help_text = hearing_room("--help").stdout
-    for command in ("run", "try", "check", "status", "codes", "config", "adopt", "doctor"):
+    for command in (
+        "run",
+        "try",
+        "check",
+        "status",
+        "codes",
+        "config",
+        "adopt",
+        "doctor",
+        "command",
+    ):
         assert command in help_text
     assert hearing_room("run", "--help").returncode == 0
 
@@ -80,6 +90,10 @@ def test_config_check_and_schema(tmp_path: Path) -> None:
     as_json = hearing_room("config", "check", str(file), "--json")
     assert as_json.returncode == 78
     assert len(json.loads(as_json.stdout)["mistakes"]) == 2
+    file.write_text('[room]\nsite = "a"\nid = "b"\n[relay.r]\nboard = "x"\nchannel = 1\n')
+    board = hearing_room("config", "check", str(file))
+    assert board.returncode == 78
+    assert "relay.r: no board 'x'" in board.stderr
     schema = json.loads(hearing_room("config", "schema").stdout)
     assert "camera" in schema["properties"]
 
