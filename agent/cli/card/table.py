@@ -18,6 +18,7 @@ from agent.hands.lights import Word
 from agent.kinds import button as button_kind
 from agent.model import ConfigError
 from agent.patterns import Colour, Pattern
+from agent.room.presses import MAINTENANCE_MIN
 from agent.settings import Room
 
 SECONDS = 12.0
@@ -159,7 +160,17 @@ def _presses(buttons: Sequence[Button], *, seen: bool) -> Iterator[Row]:
         unseen = not seen and key in ("short", "check", "maintenance")
         means = "short_unseen" if unseen and key == "short" else key
         do = {} if unseen else _both(f"press_do.{key}")
-        yield Row(key, name, _both(f"press_means.{means}"), do)
+        yield Row(key, name, _ends(_both(f"press_means.{means}"), key), do)
+
+
+def _ends(means: Both, key: str) -> Both:
+    """Of maintenance also how long it lasts at most."""
+    if key != "maintenance":
+        return means
+    return {
+        language: f"{means[language]} {MAINTENANCE_MIN:g} {terms['card.minutes']}."
+        for language, terms in _terms()
+    }
 
 
 def _lamps(roles: Collection[str]) -> Iterator[Row]:
