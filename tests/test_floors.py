@@ -47,6 +47,7 @@ DOORS = {  # an outside library -> the only places that may import it
     "sqlite3": ("agent.store",),
     "typer": ("agent.cli.",),
     "rich": ("agent.cli.",),
+    "reportlab": ("agent.cli.card.fonts",),
 }
 
 
@@ -133,7 +134,8 @@ def test_folders_import_one_way() -> None:
 def test_the_agent_loads_no_heavy_library(module: str) -> None:
     code = (
         f"import sys, {module}; "
-        "print([m for m in ('cv2','numpy','gpiozero','gpiod','typer','rich') if m in sys.modules])"
+        "print([m for m in ('cv2','numpy','gpiozero','gpiod','typer','rich','reportlab')"
+        " if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr

@@ -193,6 +193,32 @@ def doctor(
     return examining.run(config, as_json=as_json, language=language)
 
 
+@app.command()
+def card(
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--config", "-c", help="The room's file; default: this box's, if it has one."),
+    ] = None,
+    pdf: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--pdf", help="Write one page of A4 here (`-`: standard output)."),
+    ] = None,
+    general: Annotated[bool, typer.Option("--general", help="The card of no room at all.")] = False,
+    contact: Annotated[str, typer.Option(help="Name and number of the technician.")] = "",
+    as_json: Json = False,
+    language: Annotated[
+        Optional[Literal["vi", "en"]],  # noqa: UP045
+        typer.Option("--language", "-l", help="Only this one; default: both, Vietnamese first."),
+    ] = None,
+) -> int:
+    """What the lights and the button mean: the card beside the box, to read or to print."""
+    from agent.cli import card as printing
+
+    return printing.run(
+        config, pdf=pdf, general=general, contact=contact, as_json=as_json, language=language
+    )
+
+
 @config_app.command("check")
 def config_check(
     file: Annotated[Path, typer.Argument(help="The file to check.")] = DEFAULT_PATH,

@@ -62,6 +62,7 @@ def test_version_and_help() -> None:
         "adopt",
         "doctor",
         "command",
+        "card",
     ):
         assert command in help_text
     assert hearing_room("run", "--help").returncode == 0
