@@ -11,16 +11,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent import profiles, settings
+from agent import settings
 from agent.hands import layout
 from agent.hands.layout import Layout, Place
 from agent.kinds import indicator
 from agent.model import ConfigError, Device
 
-KINDS = ("relay", "indicator", "button")
-"""The kinds whose work is done in hands."""
+if TYPE_CHECKING:
+    from agent import profiles
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,11 +48,6 @@ def of(room: settings.Room) -> Layout:
         head = f"{room.path or 'room.toml'}: {len(planner.mistakes)} mistakes in relays and lights"
         raise ConfigError("\n  ".join([head, *planner.mistakes]))
     return made
-
-
-def needed(room: settings.Room) -> bool:
-    """Whether a room has anything for hands to hold."""
-    return any(d.kind in KINDS for d in room.devices)
 
 
 class _Planner:
@@ -136,6 +131,8 @@ class _Planner:
             if pin is not None:
                 self._take(where, pin)
             return Place(pin=pin, active_low=bool(active_low))
+        from agent import profiles  # 2 MiB that a room without boards does not pay
+
         profile = profiles.all_relay_boards().get(board)
         if profile is None:
             known = ", ".join(sorted(profiles.all_relay_boards()))

@@ -17,6 +17,7 @@ A kind module has
 - `needs_worker(settings) -> bool` (optional): whether its driver is ever asked; else always.
 - `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker, and
   `ports(settings) -> tuple[int, ...]`: the TCP ports that a `netcam` needs to reach.
+- `IN_HANDS = True` (optional): hands does the work and is asked for the readings.
 - `discover(root) -> list[dict]` (optional): a settings table for every device of this kind that
   is plugged in, read from the kernel without opening anything.
 
@@ -137,6 +138,11 @@ def has_driver(kind: str, settings: DeviceSettings | None = None) -> bool:
     return hasattr(module, "Driver") and (
         settings is None or needs is None or bool(needs(settings))
     )
+
+
+def in_hands(kind: str) -> bool:
+    """Whether devices of this kind are held by the process of relays and lights."""
+    return bool(getattr(load(kind), "IN_HANDS", False))
 
 
 def changes_of(kind: str, settings: DeviceSettings, root: Path) -> AsyncIterator[None] | None:

@@ -10,15 +10,13 @@ import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import kinds, notify, patterns
 from agent.control import ControlServer, Folders, Peer, remove_status
-from agent.hands import plan
 from agent.judge import findings as judging
 from agent.judge import incidents, readiness, schedule
 from agent.kinds import host
-from agent.lanes.hands import ByHand, Connect
 from agent.lanes.lane import Lane
 from agent.lanes.watch import Watched, new_lane
 from agent.link import documents
@@ -40,13 +38,16 @@ from agent.model import (
     StoreError,
 )
 from agent.room.commands import CAPABILITIES, LOOKING, Commands
-from agent.room.hands import Hands
 from agent.room.itself import Itself
 from agent.room.modes import Modes
 from agent.room.presses import Presses
 from agent.room.voice import Voice, seen_of
 from agent.settings import Room
 from agent.store import Store
+
+if TYPE_CHECKING:
+    from agent.lanes.hands import Connect
+    from agent.room.hands import Hands
 
 log = logging.getLogger("agent.room")
 
@@ -112,15 +113,11 @@ class RoomAgent:
         )
 
     def _reach_hands(self, connect: Connect | None) -> Hands | None:
-        layout = plan.of(self.room)
-        if not plan.needed(self.room):
+        if not any(kinds.in_hands(d.kind) for d in self.room.devices):
             return None
-        if connect is not None:
-            return Hands(self, layout, connect, None)
-        if self.room.path is None:
-            return None
-        child = ByHand(self.room.path, self._folders.runtime, self._folders.state)
-        return Hands(self, layout, child.connect, child)
+        from agent.room import hands  # 1 MiB that a room without relays and lights does not pay
+
+        return hands.reach(self, self.room, self._folders, connect)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -233,7 +230,7 @@ class RoomAgent:
 
     def _part_of(self, device: Device) -> kinds.Passive | None:
         """Relays, lights and the button are read by hands."""
-        if self.hands is None or device.kind not in plan.KINDS:
+        if self.hands is None or not kinds.in_hands(device.kind):
             return None
         return self.hands.part(device, kinds.load(device.kind).WORDS)
 

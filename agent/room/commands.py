@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import kinds
 from agent.control import Peer
@@ -31,9 +31,11 @@ from agent.model import (
     Refused,
     Scalar,
 )
-from agent.room.hands import Hands
 from agent.room.presses import Presses
 from agent.settings import Room as Settings
+
+if TYPE_CHECKING:
+    from agent.room.hands import Hands
 
 log = logging.getLogger("agent.room")
 

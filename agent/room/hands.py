@@ -7,6 +7,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from agent import settings
+from agent.control import Folders
+from agent.hands import plan
 from agent.hands.layout import Layout
 from agent.hands.terms import WORDS
 from agent.lanes.hands import ByHand, Connect, HandsLane
@@ -140,6 +143,20 @@ class Hands:
         if again.identity.get("layout") != self.layout.digest:
             log.warning("hands holds something else than room.toml says; its log tells why")
         self._fresh = False
+
+
+def reach(
+    room: Room, described: settings.Room, folders: Folders, connect: Connect | None
+) -> Hands | None:
+    """The hands of a room: those that `connect` leads to, else a child. None for a room that has
+    no file, which hands could read. Raises `ConfigError` for relays and lights that cannot be."""
+    layout = plan.of(described)
+    if connect is not None:
+        return Hands(room, layout, connect, None)
+    if described.path is None:
+        return None
+    child = ByHand(described.path, folders.runtime, folders.state)
+    return Hands(room, layout, child.connect, child)
 
 
 class HandsPart:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agent.judge import own
 from agent.kinds.network import certificate
@@ -11,8 +12,10 @@ from agent.lanes.lane import Lane
 from agent.link.client import Link
 from agent.link.contract import Broker
 from agent.model import Finding, Moment
-from agent.room.hands import Hands
 from agent.store import Store
+
+if TYPE_CHECKING:
+    from agent.room.hands import Hands
 
 CERTIFICATE_S = 3_600.0
 """How often the certificate's file is read: it may be replaced while we run."""

@@ -27,12 +27,6 @@ def mistakes(text: str) -> str:
     return str(error.value)
 
 
-def test_a_room_without_relays_lights_and_buttons_needs_no_hands() -> None:
-    room = settings.parse(HEAD)
-    assert not plan.needed(room)
-    assert plan.of(room) == Layout()
-
-
 def test_relays_keep_all_their_rules() -> None:
     text = """
     [camera.cam]
@@ -210,3 +204,7 @@ def test_the_program_prints_a_layout_or_the_mistakes(tmp_path: Path) -> None:
     assert good.returncode == 0, good.stderr
     assert json.loads(good.stdout)["relays"][0]["id"] == "r"
     assert len(good.stdout.splitlines()) == 1
+
+
+def test_a_room_without_relays_lights_and_buttons_has_nothing_to_hold() -> None:
+    assert made("") == Layout()
