@@ -71,31 +71,74 @@ def test_all_files_are_among_the_profiles() -> None:
     } <= set(shipped["boxes"])
 
 
-def test_names_and_ids_are_unique() -> None:
+def test_what_is_shipped_does_not_contradict_itself() -> None:
     everything = [
-        *profiles.all_devices().values(),
-        *profiles.all_boxes().values(),
-        *profiles.all_relay_boards().values(),
+        *profiles.all_devices().items(),
+        *profiles.all_boxes().items(),
+        *profiles.all_relay_boards().items(),
     ]
-    assert len({p.name for p in everything}) == len(everything)
-    assert len({p.id for p in everything}) == len(everything)
-    assert len({b.compatible.value for b in profiles.all_boxes().values()}) == len(
-        profiles.all_boxes()
-    )
+    assert list(profiles.clashes(everything)) == []
 
 
-def test_no_usb_id_is_claimed_twice() -> None:
-    """Two profiles may share an id only where the product string tells them apart."""
-    seen: dict[str, str] = {}
-    for profile in profiles.all_devices().values():
-        for usb in [*profile.match.usb, *(m.usb for m in profile.modes)]:
-            assert usb not in seen, f"{usb}: {profile.id} and {seen[usb]}"
-            seen[usb] = profile.id
-    for board in profiles.all_relay_boards().values():
-        for usb in board.match.usb if board.match else ():
-            assert usb not in seen
-            assert board.match is not None
-            assert board.match.ambiguous or board.match.product, f"{board.id}: a shared id"
+def device(id: str, usb: str, more: str = "", name: str = "") -> profiles.Profile:
+    text = f"""
+    name = "{name or id}"
+    kinds = ["camera"]
+    [match]
+    usb = ["{usb}"]
+    {more}
+    source = "made up for this test"
+    """
+    return profiles.parse(profiles.DeviceProfile, id, text)
+
+
+def board(id: str, product: str) -> profiles.Profile:
+    text = f"""
+    name = "{id}"
+    bus = "hid"
+    [match]
+    usb = ["16c0:05df"]
+    product = "{product}"
+    source = "made up for this test"
+    """
+    return profiles.parse(profiles.RelayBoard, id, text)
+
+
+def box(id: str, compatible: str) -> profiles.Profile:
+    text = f"""
+    name = "{id}"
+    [compatible]
+    value = "{compatible}"
+    source = "made up for this test"
+    [gpiochip]
+    label = "pinctrl"
+    source = "made up for this test"
+    """
+    return profiles.parse(profiles.BoxProfile, id, text)
+
+
+MODE = 'source = "made up for this test"\n[[modes]]\nmode = "dfu"\nusb = "1234:0002"'
+
+
+@pytest.mark.parametrize(
+    ("several", "told"),
+    [
+        ([device("a", "1234:0001"), device("b", "1234:0003")], None),
+        ([device("a", "1234:0001"), device("b", "1234:0001")], "match: 1234:0001 is taken by a"),
+        ([device("a", "1234:0001", MODE), device("b", "1234:0002")], "1234:0002 is taken by a"),
+        ([device("a", "1234:0001", "ambiguous = true"), device("b", "1234:0001")], "is taken by a"),
+        ([board("a", "One"), board("b", "Two")], None),
+        ([board("a", "One"), device("b", "16c0:05df")], "match: 16c0:05df is taken by a"),
+        ([device("a", "1234:0001"), board("a", "One")], "the name of the file: 'a' is taken by a"),
+        ([device("a", "1234:0001"), device("b", "1234:0003", name="a")], "name: 'a'"),
+        ([box("a", "x,y"), box("b", "x,y")], "compatible: x,y is taken by a"),
+    ],
+)
+def test_profiles_that_claim_the_same_are_told_apart_or_named(
+    several: list[profiles.Profile], told: str | None
+) -> None:
+    mistakes = [mistake for _, mistake in profiles.clashes((p.id, p) for p in several)]
+    assert (mistakes == []) if told is None else any(told in m for m in mistakes), mistakes
 
 
 def test_kinds_are_kinds_that_have_a_name() -> None:
@@ -116,8 +159,13 @@ def test_a_device_is_known_by_its_usb_id() -> None:
 
 
 def test_an_ambiguous_profile_never_matches() -> None:
-    ambiguous = [p for p in profiles.all_devices().values() if p.match.ambiguous]
-    assert [p.id for p in ambiguous] == ["macrosilicon-ms2109"]
+    ambiguous = {p.id for p in profiles.all_devices().values() if p.match.ambiguous}
+    assert ambiguous == {
+        "macrosilicon-ms2106",
+        "macrosilicon-ms2109",
+        "macrosilicon-ms2130",
+        "ti-pcm2902",
+    }
     for product in ("", "USB Video", "MiraBox Capture"):
         assert profiles.match("534d:2109", product) is None
     assert profiles.match_relay_board("1a86:7523", "") is None

@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The configuration of the room.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+profiles_app = typer.Typer(
+    help="What is known about models of devices, boxes and relay boards.", no_args_is_help=True
+)
+app.add_typer(profiles_app, name="profiles")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Language = Annotated[
@@ -252,3 +256,44 @@ def config_schema() -> int:
 
     print(json.dumps(settings.schema(), indent=2, ensure_ascii=False))
     return 0
+
+
+@profiles_app.command("list")
+def profiles_list(
+    plugged: Annotated[
+        bool,
+        typer.Option("--plugged", help="The plugged-in USB devices, with the profile of each."),
+    ] = False,
+    as_json: Json = False,
+    language: Language = None,
+) -> int:
+    """All profiles, and which of them are about something that is plugged in."""
+    from agent.cli import profiles
+
+    return profiles.list_(only_plugged=plugged, as_json=as_json, language=language)
+
+
+@profiles_app.command("show")
+def profiles_show(
+    profile: Annotated[str, typer.Argument(metavar="ID", help="As `profiles list` names it.")],
+    as_json: Json = False,
+    language: Language = None,
+) -> int:
+    """Everything that is known about one model, each fact with its source."""
+    from agent.cli import profiles
+
+    return profiles.show(profile, as_json=as_json, language=language)
+
+
+@profiles_app.command("check")
+def profiles_check(
+    paths: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(metavar="[FILE|FOLDER]...", help="Default: the ones of this version."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Validate profiles; all their mistakes in one message."""
+    from agent.cli import profiles
+
+    return profiles.check(paths or [], as_json=as_json)

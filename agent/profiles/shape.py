@@ -1,27 +1,20 @@
-"""What is known about models of devices, boxes and relay boards: firmware_profiles/ as values.
+"""The shape of a profile: what may stand in a file of firmware_profiles/, and what goes together.
 
-One TOML per model, named after it. A file gives facts only: every fact stands in a table with the
-`source` it was taken from, and what nobody has found out is absent.
+Every fact stands in a table with the `source` it was taken from.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib import resources
+from collections.abc import Mapping
 from typing import Annotated, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from agent.model import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 T = TypeVar("T")
-P = TypeVar("P", bound="Profile")
 
-UsbId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
+USB_ID = r"^[0-9a-f]{4}:[0-9a-f]{4}$"
+UsbId = Annotated[str, Field(pattern=USB_ID)]
 """`vid:pid`, four lower-case hexadecimal digits each."""
 BcmPin = Annotated[int, Field(ge=0, le=27)]
 """A GPIO number of the 40-pin header."""
@@ -96,6 +89,14 @@ class Audio(Sourced):
     format: str | None = Field(default=None, pattern=r"^[A-Z0-9_]+$")
 
 
+class Video(Sourced):
+    """The mode to order from a camera where room.toml orders none; one of its own, seen."""
+
+    width: int = Field(ge=16, le=16_384)
+    height: int = Field(ge=16, le=16_384)
+    fps: float = Field(gt=0, le=1_000)
+
+
 class MinimumSpeed(Sourced):
     """The slowest USB speed that will do, from a picture height on where one is given."""
 
@@ -157,6 +158,7 @@ class DeviceProfile(Profile):
         default=None, description="seconds that the device may be away after a reset or update"
     )
     controls_on_attach: Controls | None = None
+    video: Video | None = None
     audio: Audio | None = None
     usb_speed_min: MinimumSpeed | None = None
     noise_log: tuple[LogNoise, ...] = ()
@@ -274,111 +276,6 @@ class RelayBoard(Profile):
         if getattr(self, needed) is None:
             raise ValueError(f"a {self.bus} board needs [{needed}]")
         return self
-
-
-def parse(model: type[P], name: str, text: str) -> P:
-    """A profile from the text of its file. Raises `ConfigError` with all mistakes of the file."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: not TOML: {error}") from None
-    if "id" in table:
-        raise ConfigError(f"{name}: id: the name of the file is the id")
-    try:
-        # Through JSON: strict mode then takes arrays for tuples, and "false" for no boolean.
-        return model.model_validate_json(
-            json.dumps({"id": name, **table}, default=str), strict=True
-        )
-    except ValidationError as error:
-        mistakes = [
-            f"{'.'.join(map(str, e['loc'])) or name}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)
-        ]
-        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        raise ConfigError("\n  ".join([f"{name}: {count}", *mistakes])) from None
-
-
-def _all(model: type[P], folder: str) -> dict[str, P]:
-    found: dict[str, P] = {}
-    mistakes: list[str] = []
-    place = resources.files("firmware_profiles").joinpath(folder)
-    for file in sorted(place.iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".toml"):
-            name = file.name.removesuffix(".toml")
-            try:
-                found[name] = parse(model, name, file.read_text(encoding="utf-8"))
-            except ConfigError as error:
-                mistakes.append(str(error))
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return found
-
-
-@cache
-def all_devices() -> Mapping[str, DeviceProfile]:
-    """The device profiles, by id."""
-    return _all(DeviceProfile, "devices")
-
-
-@cache
-def all_boxes() -> Mapping[str, BoxProfile]:
-    """The boxes, by id."""
-    return _all(BoxProfile, "boxes")
-
-
-@cache
-def all_relay_boards() -> Mapping[str, RelayBoard]:
-    """The relay boards, by id."""
-    return _all(RelayBoard, "relay_boards")
-
-
-def _fits(match: Match, usb_id: str, product: str) -> bool:
-    return (
-        not match.ambiguous
-        and usb_id in match.usb
-        and (match.product is None or re.fullmatch(match.product, product) is not None)
-    )
-
-
-def match(usb_id: str, product: str) -> DeviceProfile | None:
-    """The profile of a device with this `vid:pid` and product string, None where no profile is
-    sure of it. Ambiguous profiles never match."""
-    return next((p for p in all_devices().values() if _fits(p.match, usb_id, product)), None)
-
-
-def match_relay_board(usb_id: str, product: str) -> RelayBoard | None:
-    """The relay board with this `vid:pid` and product string, as `match` finds devices."""
-    boards = all_relay_boards().values()
-    return next((b for b in boards if b.match and _fits(b.match, usb_id, product)), None)
-
-
-def out_of_service(usb_id: str) -> tuple[DeviceProfile, OutOfService] | None:
-    """Whose boot loader (or the like) shows itself under this id, None for any other id."""
-    found = ((p, m) for p in all_devices().values() for m in p.modes if m.usb == usb_id)
-    return next(found, None)
-
-
-def box_of(compatible: Iterable[str]) -> BoxProfile | None:
-    """The box whose device tree lists these `compatible` strings, None where it is not known."""
-    strings = set(compatible)
-    return next((b for b in all_boxes().values() if b.compatible.value in strings), None)
-
-
-def version_of(profile: DeviceProfile, bcd_device: str) -> str | None:
-    """The firmware version that a bcdDevice (four digits, as sysfs writes it) tells.
-
-    None where it tells none: for most models it is a constant, for some nobody knows the rule.
-    `bcd` and `bcd_prefix` give `major.minor` without leading zeros, as fwupd writes BCD versions;
-    `bcd_prefix` is only the beginning of the version. `hex_decimal` gives a plain number.
-    """
-    rule = profile.version_source.value if profile.version_source else None
-    if not re.fullmatch("[0-9a-f]{4}", bcd_device):
-        return None
-    if rule == "hex_decimal":
-        return str(int(bcd_device, 16))
-    if rule in ("bcd", "bcd_prefix") and bcd_device.isdecimal():
-        return f"{int(bcd_device[:2])}.{int(bcd_device[2:])}"
-    return None
 
 
 def _regex(text: str) -> str:
