@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent import kinds, words
+from agent import kinds, known_models, words
 from agent.judge import readiness
 from agent.link.contract import Broker
 from agent.model import ConfigError, Device
@@ -156,7 +157,12 @@ class _Reader:
         if not _is_id(name):
             self.mistakes.append(f"{place}: bad id {name!r}; {ID_RULE}")
             return None
-        settings = self._model(kinds.load(kind).Settings, self._beside(table), place)
+        try:
+            table = with_profile(kind, self._beside(table))
+        except ConfigError as error:
+            self.mistakes.append(f"{place}.profile: {error}")
+            table = {key: value for key, value in table.items() if key != "profile"}
+        settings = self._model(kinds.load(kind).Settings, table, place)
         if settings is None:
             return None
         return Device(
@@ -224,6 +230,36 @@ class _Reader:
                             f"{device.kind}.{device.id}.{key}: no device {wanted!r}"
                             f"{_hint(wanted, owner)}"
                         )
+
+
+NO_PROFILE = "none"
+_USB = re.compile(r"usb:([0-9a-fA-F]{4}:[0-9a-fA-F]{4})(?:@.*)?")
+
+
+def with_profile(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """A device's table with what is known of its model where it says nothing itself.
+
+    The model is the one that `profile` names, else that of the USB id in `source` or `usb_id`;
+    `profile = "none"` takes none. Raises `ConfigError` for a profile that is not there, or that is
+    about something else.
+    """
+    named = table.get("profile")
+    if named == NO_PROFILE:
+        return dict(table)
+    if isinstance(named, str):
+        known = known_models.by_id(named)
+        if known is None:
+            hint = _hint(named, known_models.ids(), "see: hearing-room profiles list")
+            raise ConfigError(f"no profile {named!r}{hint}")
+        if kind not in known.kinds:
+            raise ConfigError(f"{named} is no {kind}; it serves as {', '.join(known.kinds)}")
+    else:
+        source = _USB.fullmatch(str(table.get("source", "")).strip())
+        usb_id = source[1].lower() if source else table.get("usb_id")
+        known = known_models.by_usb(usb_id) if isinstance(usb_id, str) else None
+        if known is None or kind not in known.kinds:
+            return dict(table)
+    return {**kinds.from_profile(kind, known.facts, table.keys()), **table, "profile": known.id}
 
 
 def from_table(model: type[M], table: Mapping[str, Any]) -> M:
@@ -305,12 +341,14 @@ def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"": value} if value is not None else {}
 
 
-def _hint(word: str, known: Iterable[str]) -> str:
+def _hint(word: str, known: Iterable[str], otherwise: str = "") -> str:
     import difflib  # only for a mistake: the daemon does without
 
     names = sorted(known)
     if close := difflib.get_close_matches(word, names, n=1):
         return f"; did you mean {close[0]}?"
+    if otherwise:
+        return f"; {otherwise}"
     return f"; known are {', '.join(names)}" if names else ""
 
 

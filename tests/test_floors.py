@@ -24,6 +24,7 @@ FLOORS: dict[str, float] = {
     "agent.words": 1,
     "agent.profiles": 1,
     "agent.patterns": 0,
+    "agent.known_models": 1,
     "agent.settings": 2,
     "agent.lanes": 2,
     "agent.link": 2,

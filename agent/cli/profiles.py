@@ -15,7 +15,7 @@ from rich.table import Table
 
 from agent import kinds, profiles, words
 from agent.cli import output
-from agent.kinds.camera import nodes
+from agent.kinds.camera import controls, nodes
 from agent.model import ConfigError
 
 _PIPE_COLUMNS = 220
@@ -303,6 +303,10 @@ def _wrong_words(profile: profiles.Profile) -> Iterator[str]:
     """Words of a profile that other parts of the program do not know."""
     if not isinstance(profile, profiles.DeviceProfile):
         return
+    try:
+        controls.known(profile.controls_on_attach.values if profile.controls_on_attach else {})
+    except ValueError as error:
+        yield f"controls_on_attach.values: {error}"
     known = kinds.names()
     for place, named in [
         ("kinds", profile.kinds),

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from agent import kinds
 from agent.model import ConfigError, Device
-from agent.settings import explain
+from agent.settings import explain, with_profile
 
 _SCHEMES = ("usb:", "v4l2:", "rtsp://", "rtsps://", "http://", "https://", "hw:", "plughw:")
 
@@ -47,7 +47,7 @@ def parse(text: str) -> Source:
     if kind == "network":
         table.setdefault("interface", "auto")
     try:
-        settings = model.model_validate(table)
+        settings = model.model_validate(with_profile(kind, table))
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise ConfigError("; ".join(explain(d, text, model) for d in details)) from None

@@ -18,6 +18,8 @@ A kind module has
 - `variant(settings) -> str` (optional): `senses` (default) or `netcam`, the kind of worker, and
   `ports(settings) -> tuple[int, ...]`: the TCP ports that a `netcam` needs to reach.
 - `IN_HANDS = True` (optional): hands does the work and is asked for the readings.
+- `from_profile(facts, told) -> dict` (optional): settings that the facts of a profile give (its
+  tables, as in the file). They count where room.toml says nothing; `told` is what it does say.
 - `discover(root) -> list[dict]` (optional): a settings table for every device of this kind that
   is plugged in, read from the kernel without opening anything.
 
@@ -29,7 +31,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
@@ -167,3 +169,9 @@ def discover(kind: str, root: Path) -> list[dict[str, Any]]:
     """Settings tables for what is plugged in of a kind; empty where the kind cannot tell."""
     find = getattr(load(kind), "discover", None)
     return list(find(root)) if find else []
+
+
+def from_profile(kind: str, facts: Mapping[str, Any], told: Collection[str]) -> dict[str, Any]:
+    """The settings that a kind takes from the facts of a profile; empty where it takes none."""
+    take = getattr(load(kind), "from_profile", None)
+    return dict(take(facts, told)) if take else {}

@@ -7,9 +7,10 @@ ones of udevd (group 2) come later, and only where it runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 
 _KOBJECT_UEVENT = 15
 _KERNEL_GROUP = 1
@@ -53,3 +54,37 @@ async def uevents(subsystem: str) -> AsyncGenerator[Mapping[str, str] | None, No
             event = parse(message)
             if sender[0] == 0 and event.get("SUBSYSTEM") == subsystem:  # 0 is the kernel
                 yield event
+
+
+async def repeated(
+    events: AsyncGenerator[Mapping[str, str] | None, None], after_s: Collection[float]
+) -> AsyncGenerator[None, None]:
+    """Yields at once when a device came or went, and again so long after it came: what has just
+    been plugged in may not answer yet. Ends with the events."""
+    loop = asyncio.get_running_loop()
+    again: list[float] = []
+    async with contextlib.aclosing(events):
+        waiting = asyncio.ensure_future(anext(events, _END))
+        try:
+            while True:
+                pause_s = max(0.0, again[0] - loop.time()) if again else None
+                await asyncio.wait({waiting}, timeout=pause_s)
+                if not waiting.done():
+                    again.pop(0)
+                    yield None
+                    continue
+                event = waiting.result()
+                if event is _END:
+                    return
+                waiting = asyncio.ensure_future(anext(events, _END))
+                action = event.get("ACTION") if event is not None else "add"
+                if action in ("add", "remove"):
+                    came = action == "add"
+                    again = [loop.time() + pause for pause in sorted(after_s)] if came else []
+                    yield None
+        finally:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+
+
+_END: Mapping[str, str] = {"": ""}  # no event: it has no keys without a name

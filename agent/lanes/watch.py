@@ -210,6 +210,8 @@ class Watched:
         finally:
             self._asking = None
         self._room.looking(self.device, by, reading)
+        if count := reading.values.get("controls_set"):
+            log.info("%s: controls set: %s", self.device.id, count)
         merged: dict[str, Any] = {**passive.values, **reading.values}
         identity = reading.identity or passive.identity
         return replace(reading, values=merged, identity=identity)

@@ -179,3 +179,38 @@ def test_the_passive_part_opens_no_device_node(
     ask("usb:046d:0843", tmp_path)
     ask("v4l2:/dev/video0", tmp_path)
     assert [p for p in opened if "/dev/" in p] == []
+
+
+MODES = {"2bd9:ba01": "adapter_only"}
+
+
+def boot_loader(root: Path, port: str, usb_id: str) -> Path:
+    device = root / "sys/bus/usb/devices" / port
+    device.mkdir(parents=True)
+    vid, _, pid = usb_id.partition(":")
+    (device / "idVendor").write_text(f"{vid}\n")
+    (device / "idProduct").write_text(f"{pid}\n")
+    return device
+
+
+@pytest.mark.parametrize("source", ["usb:2bd9:a031", "usb:2bd9:a031@1-1.2"])
+def test_an_adapter_without_its_camera_is_absent_and_says_so(tmp_path: Path, source: str) -> None:
+    device = boot_loader(tmp_path, "1-1.2", "2bd9:ba01")
+    reading = ask(source, tmp_path, modes=MODES)
+    assert reading.fault is Fault.ABSENT
+    assert reading.values == {"present": False, "mode": "adapter_only"}
+    assert set(reading.values.values()) - {False} <= camera.WORDS
+    (finding,) = camera.judge(reading, camera.Settings(source=source))
+    assert (finding.code, finding.numbers["mode"]) == ("camera.absent", "adapter_only")
+    for name in ("idVendor", "idProduct"):
+        (device / name).unlink()
+    device.rmdir()
+    assert "mode" not in ask(source, tmp_path, modes=MODES).values
+    make_webcam(tmp_path, usb_id="2bd9:a031")
+    assert ask(source, tmp_path, modes=MODES).fault is None
+
+
+def test_a_boot_loader_at_another_port_is_another_device(tmp_path: Path) -> None:
+    boot_loader(tmp_path, "1-1.3", "2bd9:ba01")
+    assert "mode" not in ask("usb:2bd9:a031@1-1.2", tmp_path, modes=MODES).values
+    assert ask("usb:2bd9:a031", tmp_path, modes=MODES).values["mode"] == "adapter_only"

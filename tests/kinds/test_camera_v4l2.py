@@ -36,6 +36,9 @@ from agent.model import Fault
         ("STREAMOFF", 0x4004_5613),
         ("G_PARM", 0xC0CC_5615),
         ("S_PARM", 0xC0CC_5616),
+        ("G_CTRL", 0xC008_561B),
+        ("S_CTRL", 0xC008_561C),
+        ("QUERYCTRL", 0xC044_5624),
     ],
 )
 def test_the_calls_are_numbered_as_in_the_kernel(name: str, number: int) -> None:

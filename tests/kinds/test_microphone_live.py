@@ -179,6 +179,19 @@ def test_a_rate_that_the_hardware_does_not_have_is_asked_for_again(bin: Path, ro
     assert (bin / "asked").read_text() == "48000 16000 "
 
 
+def test_where_the_kernel_tells_no_format_the_models_own_is_asked_for(
+    bin: Path, root: Path
+) -> None:
+    asked = "open(here + '/asked', 'a').write(arguments['-r'] + ' ' + arguments['-c'] + ' ')\n"
+    program(bin, "arecord", asked + plays(ROOM))
+    usual = {"usual_rate": 32_000, "usual_channels": 2}
+    look(root, **usual)  # the kernel's own word counts
+    (root / "proc/asound/card1/stream0").unlink()
+    look(root, **usual)
+    look(root, **usual, rate=48_000)  # and the room's word above all
+    assert (bin / "asked").read_text() == "16000 1 32000 2 48000 2 "
+
+
 def test_channels_that_the_hardware_does_not_have_are_asked_for_again(
     bin: Path, root: Path
 ) -> None:

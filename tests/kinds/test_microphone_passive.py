@@ -219,3 +219,19 @@ def test_changes_end_at_once_in_a_recorded_tree(tmp_path: Path) -> None:
         return sum([1 async for _ in microphone.changes(settings, tmp_path)])
 
     assert asyncio.run(count()) == 0
+
+
+def test_a_boot_loader_in_its_place_is_absent_and_says_so(tmp_path: Path) -> None:
+    device = tmp_path / "sys/bus/usb/devices/1-1.2"
+    device.mkdir(parents=True)
+    (device / "idVendor").write_text("0b0e\n")
+    (device / "idProduct").write_text("0421\n")
+    settings = microphone.Settings(source="usb:0b0e:0422", modes={"0b0e:0421": "dfu"})
+    part = microphone.Passive(settings, tmp_path)
+    reading = read(part)
+    assert (reading.fault, reading.values["mode"]) == (Fault.ABSENT, "dfu")
+    (finding,) = microphone.judge(reading, settings)
+    assert (finding.code, finding.numbers["mode"]) == ("microphone.absent", "dfu")
+    assert "dfu" in microphone.WORDS
+    card(tmp_path)
+    assert read(part).fault is None

@@ -3,15 +3,19 @@
 source.py     `source` taken apart          settings.py   what is expected, every limit
 nodes.py      /sys, without opening         passive.py    the agent's part
 v4l2.py       ioctls and streaming          watch.py      sees another opener
-frames.py     one shape for every picture   capture.py    files, nodes, network -> frames
-analysis.py   frames -> numbers             judge.py      numbers -> findings
-driver.py     the worker's part
+controls.py   picture controls to set       capture.py    files, nodes, network -> frames
+frames.py     one shape for every picture   analysis.py   frames -> numbers
+judge.py      numbers -> findings           driver.py     the worker's part
 
 Nothing that is imported here loads OpenCV or NumPy; `Driver` does, when it is made.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from agent.kinds._usb import modes_of
 from agent.kinds.camera.discover import discover
 from agent.kinds.camera.driver import Driver, prepare
 from agent.kinds.camera.judge import CODES, WORDS, judge
@@ -27,6 +31,7 @@ __all__ = [
     "Settings",
     "changes",
     "discover",
+    "from_profile",
     "judge",
     "ports",
     "prepare",
@@ -43,3 +48,14 @@ def ports(settings: Settings) -> tuple[int, ...]:
     """The TCP port of a camera on the network."""
     port = port_of(settings.where())
     return () if port is None else (port,)
+
+
+def from_profile(facts: Mapping[str, Any], told: Collection[str]) -> dict[str, Any]:
+    """Settings out of a profile: the mode to order, unless a part of one is told; controls to set;
+    the ids of its boot loader."""
+    settings = modes_of(facts)
+    if (video := facts.get("video")) and not {"width", "height", "fps"} & set(told):
+        settings |= {key: video[key] for key in ("width", "height", "fps")}
+    if controls := facts.get("controls_on_attach"):
+        settings["controls"] = controls["values"]
+    return settings

@@ -20,7 +20,7 @@ from agent import clock
 from agent.kinds.camera import v4l2
 from agent.kinds.camera.frames import FORMATS, JPEG, Frame, cut_short, decode, from_picture
 from agent.kinds.camera.watch import OtherOpeners
-from agent.model import Fault
+from agent.model import Fault, Scalar
 
 _ONE_THREAD = [cv2.CAP_PROP_N_THREADS, 1]  # more threads keep more pictures in memory
 _WHOLE_LIMIT_S = 3_600.0
@@ -50,6 +50,8 @@ class About:
     intra_only: bool = False
     """Each picture comes whole; nothing is carried over from the one before."""
     identity: dict[str, str] = field(default_factory=dict)
+    controls: dict[str, Scalar] = field(default_factory=dict)
+    """What became of the controls that were to be set."""
 
 
 def from_errno(number: int | None) -> Failed:

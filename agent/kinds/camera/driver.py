@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import clock
-from agent.kinds.camera import nodes
+from agent.kinds.camera import controls, nodes
 from agent.kinds.camera import source as sources
 from agent.kinds.camera.settings import Settings
 from agent.kinds.camera.source import Scheme
@@ -69,6 +69,7 @@ class Driver:
         try:
             reading = self._look(question, about, started)
         except Failed as failed:
+            values.update(about.controls)
             if failed.errno is not None:
                 values["errno"] = failed.errno
             reading = Reading(
@@ -92,7 +93,7 @@ class Driver:
         if not count:
             fault = Fault.ERROR if self._source.scheme is Scheme.FILE else Fault.NO_ANSWER
             raise Failed(fault, "bad_file" if fault is Fault.ERROR else "no_frame")
-        values = look.values(about)
+        values = {**look.values(about), **about.controls}
         usual, asked = self._settings.baseline_fingerprint, question == "baseline"
         view = look.fingerprint() if asked or usual is not None else None
         if view is not None and usual is not None:
@@ -142,6 +143,7 @@ class Driver:
         camera, path = capture.open_node(paths, about)
         with camera:
             s = self._settings
+            about.controls = controls.apply(camera, s.controls)
             try:
                 chosen = capture.choose(camera, s.width, s.height, s.fps)
             except OSError as error:

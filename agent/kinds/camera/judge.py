@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from agent.kinds._usb import MODE_WORDS
 from agent.kinds.camera.passive import POWER_WORDS
 from agent.kinds.camera.settings import Settings
 from agent.model import Fault, Finding, Level, Reading, Scalar
@@ -27,7 +28,7 @@ CODES: Mapping[str, Level] = {
     "camera.moved": Level.WARN,
     "camera.flicker": Level.WARN,
 }
-WORDS: frozenset[str] = POWER_WORDS
+WORDS: frozenset[str] = POWER_WORDS | MODE_WORDS
 
 _FAULTS: Mapping[Fault, tuple[str, Level]] = {
     Fault.ABSENT: ("camera.absent", Level.FAIL),

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from agent import clock
+from agent.kinds._usb import mode_of
 from agent.kinds.camera import nodes
 from agent.kinds.camera.settings import Settings
 from agent.kinds.camera.source import Scheme, Source
@@ -27,14 +28,15 @@ class Passive:
         """Whether it is there, whether it is the right one, whether somebody streams from it.
 
         Values: `present`; for a USB camera `in_use` (left out where the kernel does not show it),
-        `power` and `nodes`; `right_device` where an id is expected.
+        `power` and `nodes`; `right_device` where an id is expected; `mode` of one that is there
+        and not in service.
         """
         asked, started = clock.up_s(), time.monotonic()
         source = self._settings.where()
         values: dict[str, Scalar] = {}
         fault: Fault | None = None
         if source.scheme is Scheme.USB:
-            values = _usb(source, self._root)
+            values = _usb(source, self._settings, self._root)
         elif source.scheme is Scheme.V4L2:
             values = _node(source, self._settings.usb_id, self._root)
         elif source.scheme is Scheme.FILE:
@@ -51,10 +53,12 @@ class Passive:
         )
 
 
-def _usb(source: Source, root: Path) -> dict[str, Scalar]:
+def _usb(source: Source, settings: Settings, root: Path) -> dict[str, Scalar]:
     found = nodes.usb_devices(source, root)
     if not found:
         values: dict[str, Scalar] = {"present": False}
+        if mode := mode_of(root, settings.modes, source.port):
+            return {**values, "mode": mode}
         if source.port:
             other = nodes.usb_id(root / "sys/bus/usb/devices" / source.port)
             if other:  # something else sits at the place of the camera
@@ -89,13 +93,17 @@ def _node(source: Source, expected: str | None, root: Path) -> dict[str, Scalar]
     return values
 
 
+SETTLING_S = (5.0, 10.0, 20.0, 30.0)
+"""When a camera whose controls are to be set is asked again after it was plugged in: some answer
+no control for 20 s."""
+
+
 async def changes(settings: Settings, root: Path = Path("/")) -> AsyncGenerator[None, None]:
     """Yields when the kernel says that a video node came or went; ends at once where none can."""
     if not settings.where().local or root != Path("/"):
         return
     # Here and not above: asyncio is 5 MB, and a worker has no use for it.
-    from agent.kinds._uevents import uevents
+    from agent.kinds._uevents import repeated, uevents
 
-    async for event in uevents("video4linux"):
-        if event is None or event.get("ACTION") in ("add", "remove"):
-            yield None
+    async for _ in repeated(uevents("video4linux"), SETTLING_S if settings.controls else ()):
+        yield None

@@ -9,10 +9,13 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, field_validator
 
 from agent.kinds import DeviceSettings
+from agent.kinds._usb import Modes
+from agent.kinds.camera import controls as picture_controls
 from agent.kinds.camera import source as sources
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Luma = Annotated[float, Field(ge=0, le=255)]
+Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 _Nibble = Annotated[int, Field(ge=0, le=15)]
 
 
@@ -33,6 +36,10 @@ class Settings(DeviceSettings):
         pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$",
         description="vid:pid that must be behind a v4l2 source",
     )
+    controls: Mapping[str, Int32] = Field(
+        default={}, max_length=16, description="V4L2 controls to set, such as power_line_frequency"
+    )
+    modes: Modes = Field(default={})
     look_s: float = Field(default=3.0, ge=0.2, le=3, description="pictures taken at one look")
 
     no_signal_bars: Share = Field(
@@ -118,6 +125,11 @@ class Settings(DeviceSettings):
     def _source(cls, text: str) -> str:
         sources.parse(text)
         return text.strip()
+
+    @field_validator("controls")
+    @classmethod
+    def _controls(cls, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        return picture_controls.known(wanted)
 
     def where(self) -> sources.Source:
         """The source, taken apart."""

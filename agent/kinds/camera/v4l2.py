@@ -24,6 +24,7 @@ _MMAP = 1  # V4L2_MEMORY_MMAP
 _FIELD_ANY = 0
 _CAP_CAPTURE, _CAP_STREAMING, _CAP_DEVICE_CAPS = 0x1, 0x0400_0000, 0x8000_0000
 _FLAG_ERROR = 0x40  # V4L2_BUF_FLAG_ERROR: the data may be damaged
+_CTRL_DISABLED = 0x1  # V4L2_CTRL_FLAG_DISABLED: the hardware lacks it
 _BUFFERS = 4
 _TICK_MS = 250
 
@@ -110,6 +111,24 @@ class _Request(ctypes.Structure):
     ]
 
 
+class _ControlQuery(ctypes.Structure):
+    _fields_ = [
+        ("id", ctypes.c_uint32),
+        ("type", ctypes.c_uint32),
+        ("name", ctypes.c_char * 32),
+        ("minimum", ctypes.c_int32),
+        ("maximum", ctypes.c_int32),
+        ("step", ctypes.c_int32),
+        ("default", ctypes.c_int32),
+        ("flags", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32 * 2),
+    ]
+
+
+class _Control(ctypes.Structure):
+    _fields_ = [("id", ctypes.c_uint32), ("value", ctypes.c_int32)]
+
+
 class _Place(ctypes.Union):
     _fields_ = [
         ("offset", ctypes.c_uint32),
@@ -155,6 +174,9 @@ STREAMON = _code(1, 18, ctypes.c_int)
 STREAMOFF = _code(1, 19, ctypes.c_int)
 G_PARM = _code(3, 21, _Parameters)
 S_PARM = _code(3, 22, _Parameters)
+G_CTRL = _code(3, 27, _Control)
+S_CTRL = _code(3, 28, _Control)
+QUERYCTRL = _code(3, 36, _ControlQuery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +317,27 @@ class Camera:
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise
+
+    def has_control(self, number: int) -> bool:
+        """QUERYCTRL: whether the camera has a control."""
+        raw = _ControlQuery(id=number)
+        try:
+            self._call(QUERYCTRL, raw)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTTY):
+                return False
+            raise
+        return not raw.flags & _CTRL_DISABLED
+
+    def control(self, number: int) -> int:
+        """G_CTRL: the value of a control."""
+        raw = _Control(id=number)
+        self._call(G_CTRL, raw)
+        return int(raw.value)
+
+    def set_control(self, number: int, value: int) -> None:
+        """S_CTRL: another value. EBUSY or EACCES when another control has it in hand."""
+        self._call(S_CTRL, _Control(id=number, value=value))
 
     def start(self) -> None:
         """REQBUFS, QUERYBUF, mmap, QBUF, STREAMON. EBUSY when somebody else streams."""

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from agent.kinds._alsa import STATES
+from agent.kinds._alsa import STATES, nearest
 from agent.kinds._uevents import uevents
+from agent.kinds._usb import MODE_WORDS, modes_of
 from agent.kinds.microphone.discover import discover
 from agent.kinds.microphone.driver import Driver
 from agent.kinds.microphone.judge import CODES, judge
 from agent.kinds.microphone.passive import Passive
 from agent.kinds.microphone.settings import Settings
 
-WORDS: frozenset[str] = STATES | {"on", "off"}
-"""States of a stream, and of a capture switch."""
+WORDS: frozenset[str] = STATES | {"on", "off"} | MODE_WORDS
+"""States of a stream, and of a capture switch; why a device is there and not in service."""
 
 __all__ = [
     "CODES",
@@ -31,6 +33,7 @@ __all__ = [
     "Settings",
     "changes",
     "discover",
+    "from_profile",
     "judge",
     "prepare",
 ]
@@ -39,6 +42,16 @@ __all__ = [
 def prepare() -> None:
     """Imports what a look needs (numpy), so that a worker is warm. Opens no device."""
     importlib.import_module("agent.kinds.microphone.listening")
+
+
+def from_profile(facts: Mapping[str, Any], told: Collection[str]) -> dict[str, Any]:
+    """Settings out of a profile: its native format, for where the kernel does not tell it; the ids
+    of its boot loader."""
+    settings = modes_of(facts)
+    if audio := facts.get("audio"):
+        settings["usual_rate"] = nearest(tuple(audio["rates"]))
+        settings["usual_channels"] = audio["channels"]
+    return settings
 
 
 async def changes(settings: Settings, root: Path = Path("/")) -> AsyncIterator[None]:

@@ -163,13 +163,18 @@ class Listener:
 
     def _plan(self, stream: _alsa.Stream) -> Plan:
         """The hardware's own format where it is known."""
-        native = _alsa.native(self._root, stream)
+        native = _alsa.native(self._root, stream) or self._usual()
         name, best = _alsa.exact(native, stream)
         return Plan(
             stream.plug if self._source.converts else name,
             self._settings.rate or _alsa.nearest(best.rates),
             self._settings.channels or best.channels,
         )
+
+    def _usual(self) -> list[_alsa.Native]:
+        """What this model speaks, for a worker to which the kernel's own word is hidden."""
+        rate, channels = self._settings.usual_rate, self._settings.usual_channels
+        return [_alsa.Native((rate,), channels, 16)] if rate and channels else []
 
     def _replan(self, stream: _alsa.Stream, tried: list[Plan], text: str) -> Plan | None:
         """Another way after a format was refused, from the limits that the hardware has told."""

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from agent.kinds import DeviceSettings
 from agent.kinds._alsa import Source, parse_source
+from agent.kinds._usb import Modes
 
 
 class Settings(DeviceSettings):
@@ -31,6 +32,13 @@ class Settings(DeviceSettings):
     channels: int | None = Field(
         default=None, ge=1, le=32, description="channels to record; unset: as many as there are"
     )
+    usual_rate: int | None = Field(
+        default=None, ge=4_000, le=384_000, description="Hz, where the kernel does not tell"
+    )
+    usual_channels: int | None = Field(
+        default=None, ge=1, le=32, description="channels, where the kernel does not tell"
+    )
+    modes: Modes = Field(default={})
     look_s: float = Field(default=3.0, ge=1, le=3, description="length of a look")
     warm_up_s: float = Field(
         default=0.3, ge=0, le=2, description="first samples of a look that are dropped"
