@@ -97,6 +97,7 @@ class _Reader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._language = "vi"
+        self._places: dict[str, str] = {}
         self.mistakes: list[str] = []
 
     def read(self, tables: Mapping[str, Any], path: Path | None) -> Room | None:
@@ -109,7 +110,8 @@ class _Reader:
         broker = None
         if "broker" in tables:
             broker = self._model(Broker, self._beside(tables["broker"]), "broker")
-        requirements = self._requirements(room.requirements if room else "generic")
+        told = _table(tables.get("room")).get("requirements", "generic")
+        requirements = self._requirements(told) if isinstance(told, str) else None
         devices = tuple(self._devices(tables))
         self._cross_check(devices)
         if room is None or requirements is None:
@@ -148,7 +150,12 @@ class _Reader:
                     yield device
 
     def _device(self, kind: str, name: str, table: Any) -> Device | None:
-        place = kind if kind in SINGLE else f"{kind}.{name}"
+        place = _place(kind, name)
+        if _is_id(name):
+            # Also of a table with mistakes: what it names is there, whatever else is wrong with it.
+            if other := self._places.get(name):
+                self.mistakes.append(f"{place}: the id is taken by {other}; ids are unique")
+            self._places.setdefault(name, place)
         if not isinstance(table, dict):
             self.mistakes.append(
                 f"{place}: must be a table, [{kind}.NAME], and `{name}` must stand in it"
@@ -209,15 +216,9 @@ class _Reader:
         return value
 
     def _cross_check(self, devices: tuple[Device, ...]) -> None:
-        owner: dict[str, Device] = {}
         taken: dict[str, str] = {}
         for device in devices:
-            place = f"{device.kind}.{device.id}"
-            if other := owner.get(device.id):
-                self.mistakes.append(
-                    f"{place}: the id is taken by {other.kind}.{other.id}; ids are unique"
-                )
-            owner.setdefault(device.id, device)
+            place = _place(device.kind, device.id)
             for key, what in device.settings.claims().items():
                 if holder := taken.get(what):
                     self.mistakes.append(f"{place}.{key}: {what} is taken by {holder}")
@@ -225,10 +226,10 @@ class _Reader:
         for device in devices:
             for key, ids in device.settings.refers().items():
                 for wanted in ids:
-                    if wanted not in owner:
+                    if wanted not in self._places:
                         self.mistakes.append(
-                            f"{device.kind}.{device.id}.{key}: no device {wanted!r}"
-                            f"{_hint(wanted, owner)}"
+                            f"{_place(device.kind, device.id)}.{key}: no device {wanted!r}"
+                            f"{_hint(wanted, self._places)}"
                         )
 
 
@@ -335,6 +336,10 @@ def _is_id(text: str) -> bool:
 
 
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def _place(kind: str, name: str) -> str:
+    return kind if kind in SINGLE else f"{kind}.{name}"
 
 
 def _table(value: Any) -> dict[str, Any]:

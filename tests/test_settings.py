@@ -120,6 +120,48 @@ def test_an_id_is_unique_over_all_kinds() -> None:
     assert "the id is taken by camera.x" in mistakes(text)
 
 
+def test_no_mistake_hides_another() -> None:
+    text = mistakes(
+        """
+[room]
+site = "HCM"
+id = "room-01"
+requirements = "mars"
+[camera.front]
+source = 3
+[microphone.front]
+source = "hw:1"
+[network.front]
+endpoints = ["udp://a:1", "tcp://b:0"]
+[relay.a]
+pin = 26
+powers = "front"
+[relay.host]
+pin = 27
+"""
+    )
+    for part in (
+        "room.site: bad id 'HCM'",
+        "room.requirements: ",
+        "there are generic",
+        "camera.front.source: must be text",
+        "microphone.front: the id is taken by camera.front",
+        "network.front: the id is taken by camera.front",
+        "'udp://a:1' is no endpoint",
+        "'tcp://b:0': port 0 is out of range",
+        "relay.host: the id is taken by host; ids are unique",
+    ):
+        assert part in text, f"{part!r} not in\n{text}"
+    assert "no device 'front'" not in text, "it is there, whatever is wrong with it"
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    text = mistakes(SHORT + '[camera.x]\nsource = "rtsp://guard:s3cret@10.0.0.5/live"\n')
+    assert "camera.x.source: no user and password in the address" in text
+    assert "credentials_file" in text
+    assert "s3cret" not in text
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

@@ -15,7 +15,7 @@ from agent.cli import output, sources
 from agent.clock import up_s
 from agent.judge.own import REQUIRED_LAYERS
 from agent.lanes.lane import Lane, by_hand
-from agent.model import ConfigError, Fault, Finding, Level, Reading, worst
+from agent.model import AgentError, Fault, Finding, Level, Reading, worst
 
 WHOLE_DEADLINE_S = 120.0
 """A file is read from end to end: a long recording on a slow box takes its time."""
@@ -25,24 +25,34 @@ Result = dict[str, Any]
 
 
 def run(arguments: Sequence[str], *, as_json: bool, language: str | None) -> int:
-    """Check devices of the running agent and sources; the exit code is that of the worst."""
+    """Check devices of the running agent and sources; the exit code is that of the worst.
+
+    An argument that describes nothing has its line too, `unknown`; 64 where all are like that.
+    """
     texts = words.load(output.language(language))
+    asked = [sources.read(argument) for argument in arguments]
+    wrong = [item for item in asked if isinstance(item, sources.Unusable)]
+    useless = bool(asked) and len(wrong) == len(asked)
+    for item in wrong:
+        print(f"hearing-room check: {item.why}", file=sys.stderr)
+    if useless and not as_json:
+        return output.USAGE
     levels: list[Level] = []
-    try:
-        asked = [sources.parse(a) if sources.is_source(a) else a for a in arguments]
-        for result in _results(asked):
-            levels.append(Level(result["level"]))
-            if as_json:
-                print(json.dumps(result, ensure_ascii=False, separators=(",", ":")), flush=True)
-            else:
-                print(_text(result, texts), flush=True)
-    except ConfigError as error:
-        print(f"hearing-room check: {error}", file=sys.stderr)
+    for result in _results(asked):
+        levels.append(Level(result["level"]))
+        if as_json:
+            print(json.dumps(result, ensure_ascii=False, separators=(",", ":")), flush=True)
+        else:
+            print(_text(result, texts), flush=True)
+    if useless:
         return output.USAGE
     return output.exit_code(worst(levels) if levels else Level.UNKNOWN)
 
 
-def _results(asked: Sequence[sources.Source | str]) -> Iterator[Result]:
+Asked = sources.Source | sources.Unusable | str
+
+
+def _results(asked: Sequence[Asked]) -> Iterator[Result]:
     if not asked:
         yield from _from_agent(None)
         return
@@ -54,11 +64,13 @@ def _results(asked: Sequence[sources.Source | str]) -> Iterator[Result]:
             output.progress(number, len(asked), item if isinstance(item, str) else item.text)
             if isinstance(item, str):
                 yield from _from_agent(item)
+            elif isinstance(item, sources.Unusable):
+                yield _unknown(item.text)
             elif session and not item.whole and _opens(item):
                 skipped = Reading(fault=Fault.SKIPPED, why="in_session")
                 yield _result(item.text, item, skipped)
             else:
-                yield _result(item.text, item, runner.run(_measure(item, lanes)))
+                yield _result(item.text, item, runner.run(_reading(item, lanes)))
     finally:
         output.progress_done()
         runner.run(_close(lanes))
@@ -71,6 +83,17 @@ def _opens(item: sources.Source) -> bool:
 
 async def _close(lanes: dict[str, Lane]) -> None:
     await asyncio.gather(*(lane.close() for lane in lanes.values()))
+
+
+async def _reading(item: sources.Source, lanes: dict[str, Lane]) -> Reading:
+    """One reading, whatever goes wrong: the other sources are judged as well."""
+    try:
+        return await _measure(item, lanes)
+    except TimeoutError:
+        return Reading(fault=Fault.NO_ANSWER, why="deadline")
+    except (AgentError, OSError) as error:
+        print(f"hearing-room check: {item.text}: {error}", file=sys.stderr)
+        return Reading(fault=Fault.ERROR, why="exception")
 
 
 async def _measure(item: sources.Source, lanes: dict[str, Lane]) -> Reading:
@@ -123,6 +146,12 @@ def _result(text: str, item: sources.Source, reading: Reading) -> Result:
     return result
 
 
+def _unknown(text: str) -> Result:
+    """The line of what could not be judged at all."""
+    finding = {"code": "agent.no_evidence", "level": "unknown", "numbers": {}}
+    return {"source": text, "level": Level.UNKNOWN, "findings": [finding], "readings": {}}
+
+
 def _agent_mode() -> str | None:
     """The mode of a running agent, None where none runs."""
     status = control.read_status(control.runtime_to_ask() / "status.json")
@@ -145,13 +174,7 @@ def _from_agent(device: str | None) -> Iterator[Result]:
     if answer.get("state") != "done":
         reason = answer.get("message") or answer.get("code")
         print(f"hearing-room check: {device or 'all devices'}: {reason}", file=sys.stderr)
-        finding = {"code": "agent.no_evidence", "level": "unknown", "numbers": {}}
-        yield {
-            "source": device or "",
-            "level": Level.UNKNOWN,
-            "findings": [finding],
-            "readings": {},
-        }
+        yield _unknown(device or "")
         return
     for name, seen in answer["detail"].items():
         found = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,14 @@ from agent.model import ConfigError, Device
 from agent.settings import explain, with_profile
 
 _SCHEMES = ("usb:", "v4l2:", "rtsp://", "rtsps://", "http://", "https://", "hw:", "plughw:")
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """One argument of `check` that describes no device: a password taken out, and why."""
+
+    text: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,28 @@ def is_source(text: str) -> bool:
     return kind in kinds.names() and (":" in text or kind in ("host", "network"))
 
 
+def read(text: str) -> Source | Unusable | str:
+    """What an argument of `check` means; the id of a device stays as it is."""
+    if not is_source(text):
+        return text
+    try:
+        return parse(text)
+    except ConfigError as error:
+        shown = _CREDENTIALS.sub("//***@", text)
+        return Unusable(shown, str(error).replace(text, shown))
+
+
+_CREDENTIALS = re.compile(r"//\S*@")
+
+
 def parse(text: str) -> Source:
     """The source of an argument. Raises `ConfigError` that names the mistake."""
     head, query = _split(text)
     kind, _, rest = head.partition(":")
     model = kinds.load(kind).Settings
+    for at, (key, _) in enumerate(query):
+        if key in [before for before, _ in query[:at]]:
+            raise ConfigError(f"{text}: {key} stands there twice; which one is meant?")
     table: dict[str, Any] = dict(query)
     if rest:
         table.update(_place(kind, rest, model.model_fields.keys()))

@@ -164,6 +164,8 @@ def _modes(listed: str) -> dict[str, Scalar]:
 
 
 def _file(path: Path) -> Reading:
+    if not path.exists():
+        return Reading({"present": False}, Fault.ABSENT, "no_node")
     raw = _bytes(path)
     edid = parse(raw)
     values = _facts(raw)
@@ -233,7 +235,7 @@ def judge(reading: Reading, limits: Settings) -> list[Finding]:
 
 
 def _absent(reading: Reading, level: Level) -> Finding:
-    keys = ("connector_known", "connected", "edid_bytes")
+    keys = ("present", "connector_known", "connected", "edid_bytes")
     numbers = {key: reading.values[key] for key in keys if key in reading.values}
     return Finding("display.absent", level, numbers, reading.device)
 

@@ -40,6 +40,8 @@ def hearing_room(
         ("check", "camera:x.mp4?fps"),
         ("check", "camera:x.mp4?colour=1"),
         ("check", "host:x"),
+        ("check", "camera:x.mp4?fps=1&fps=2"),
+        ("check", "host:x", "camera:"),
     ],
 )
 def test_wrong_usage_is_64_and_says_what_is_wrong(words: tuple[str, ...]) -> None:
@@ -146,6 +148,43 @@ def test_check_prints_one_object_per_source_in_the_order_given(tmp_path: Path) -
     assert lines[0]["level"] in ("unknown", "fail")
     assert lines[2]["findings"][0]["code"] == "camera.absent"
     assert run.returncode in (2, 3)
+
+
+def test_an_argument_that_describes_nothing_has_its_line_and_the_others_are_judged(
+    tmp_path: Path,
+) -> None:
+    words = (
+        "camera:x.mp4?fps=1&fps=2",
+        "host",
+        "camera:rtsp://guard:s3cret@10.0.0.5/live",
+        "display:none.bin",
+        "camera:none.mp4",
+        "microphone:none.wav",
+    )
+    run = hearing_room("check", "--json", *words, folder=tmp_path, RUNTIME_DIRECTORY=str(tmp_path))
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [line["source"] for line in lines] == [
+        *words[:2],
+        "camera:rtsp://***@10.0.0.5/live",
+        *words[3:],
+    ]
+    assert (lines[0]["level"], lines[2]["level"]) == ("unknown", "unknown")
+    for line in (lines[0], lines[2]):
+        assert [f["code"] for f in line["findings"]] == ["agent.no_evidence"]
+        assert line["readings"] == {}
+    assert "fps stands there twice" in run.stderr
+    assert "credentials_file" in run.stderr
+    assert "s3cret" not in run.stdout + run.stderr
+    for line, kind in zip(lines[3:], ("display", "camera", "microphone"), strict=True):
+        assert line["level"] == "fail", "a file that is not there is absent, whatever it should be"
+        assert [f["code"] for f in line["findings"]] == [f"{kind}.absent"]
+    assert run.returncode == 2
+    text = hearing_room("check", *words[:2], folder=tmp_path, RUNTIME_DIRECTORY=str(tmp_path))
+    assert "? unknown camera:x.mp4?fps=1&fps=2" in text.stdout
+    assert text.returncode == 3
+    useless = hearing_room("check", "--json", "host:x", "camera:", folder=tmp_path)
+    assert useless.returncode == 64
+    assert len(useless.stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 from test_camera_passive import make_webcam
 
 from agent.kinds import camera
+from agent.kinds.camera import reach
 from agent.model import Fault, Reading
 
 CHILD = """
@@ -28,7 +29,9 @@ from agent.kinds import camera
 camera.prepare()
 print("ready", flush=True)
 started = time.monotonic()
-reading = camera.Driver(camera.Settings(source=sys.argv[1], deadline_s=3)).read(sys.argv[2])
+secret = sys.argv[3] if len(sys.argv) > 3 else None
+settings = camera.Settings(source=sys.argv[1], deadline_s=3, credentials_file=secret)
+reading = camera.Driver(settings).read(sys.argv[2])
 print(reading.fault, reading.why, dict(reading.values), time.monotonic() - started, flush=True)
 """
 
@@ -198,8 +201,20 @@ def test_a_camera_on_the_network_that_does_not_answer_is_told_in_time(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = free.getsockname()[1]
-    refused = ask(f"rtsp://127.0.0.1:{nobody}/live", deadline_s=2.5)
-    assert (refused.fault, refused.why) == (Fault.NO_ANSWER, "refused")
+    for scheme in ("rtsp", "http"):
+        refused = ask(f"{scheme}://127.0.0.1:{nobody}/live", deadline_s=2.5)
+        assert (refused.fault, refused.why) == (Fault.NO_ANSWER, "refused")
+        assert refused.values["errno"] == errno.ECONNREFUSED
+    private = ask(f"{base}/private", deadline_s=2.5)
+    assert (private.fault, private.values) == (Fault.NO_ANSWER, {}), "it is the camera that refuses"
+
+
+def test_why_a_camera_was_not_reached_is_told_where_it_can_be_known() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert reach.errno_of(f"rtsp://guard:x@127.0.0.1:{port}/live", 1.0) is None
+    assert reach.errno_of(f"rtsp://127.0.0.1:{port}/live", 1.0) == errno.ECONNREFUSED
+    assert reach.errno_of("rtsp://no-such-camera.invalid/live", 1.0) is None
 
 
 def test_a_password_stays_out_of_logs_and_answers(
@@ -212,9 +227,12 @@ def test_a_password_stays_out_of_logs_and_answers(
     reading = ask(url, look_s=0.3, credentials_file=secret)
     assert reading.fault is None
     assert "s3cret" not in repr(reading)
-    wrong = f"rtsp://guard:s3cret-word@127.0.0.1:{mjpeg.server_port}/live"
+    wrong = f"rtsp://127.0.0.1:{mjpeg.server_port}/live"
     run = subprocess.run(
-        [sys.executable, "-c", CHILD, wrong, "look"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", CHILD, wrong, "look", str(secret)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert "no_answer" in run.stdout
     assert "s3cret" not in run.stdout + run.stderr

@@ -216,11 +216,19 @@ def test_a_truncated_file_still_names_its_display_and_shows_it(tmp_path: Path, k
     assert reading.identity["manufacturer"] == "DEL"
 
 
-@pytest.mark.parametrize("raw", [None, b"", b"\x89PNG\r\n", edid()[:127], bytes(128)])
-def test_a_file_that_is_no_edid_cannot_be_judged(tmp_path: Path, raw: bytes | None) -> None:
+def test_a_file_that_is_not_there_is_an_absent_display_until_it_is(tmp_path: Path) -> None:
+    source = f"file:{tmp_path}/edid.bin"
+    reading = read(tmp_path, source=source)
+    assert (reading.fault, reading.why) == (Fault.ABSENT, "no_node")
+    assert judged(tmp_path, source=source) == [("absent", Level.FAIL)]
+    (tmp_path / "edid.bin").write_bytes(edid())
+    assert judged(tmp_path, source=source) == []
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x89PNG\r\n", edid()[:127], bytes(128)])
+def test_a_file_that_is_no_edid_cannot_be_judged(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "edid.bin"
-    if raw is not None:
-        file.write_bytes(raw)
+    file.write_bytes(raw)
     reading = read(tmp_path, source=f"file:{file}")
     assert (reading.fault, reading.why) == (Fault.ERROR, "bad_file")
     assert judged(tmp_path, source=f"file:{file}") == [("absent", Level.UNKNOWN)]

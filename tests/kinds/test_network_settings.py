@@ -80,6 +80,12 @@ def test_an_address_needs_no_look_up() -> None:
     ("table", "says"),
     [
         ({"endpoints": ["tcp://a:1", "tcp://A:1"]}, "'tcp://A:1' stands there twice"),
+        (
+            {"endpoints": ["udp://a:1", "tcp://b:1", "tls://c"]},
+            "write tcp://host:port or tls://host:port, an IPv6 address in brackets; 'tls://c' is",
+        ),
+        ({"endpoints": ["tcp://a:0", "tcp://b:1", "tcp://b:1"]}, "'tcp://b:1' stands there twice"),
+        ({"endpoints": ["tcp://a:0", "tcp://b:1", "tcp://b:1"]}, "port 0 is out of range"),
         ({"endpoints": ["tcp://a:1"], "ca_file": "/x.pem"}, "ca_file is for tls:// endpoints"),
         ({"endpoints": [f"tcp://a:{n}" for n in range(1, 10)]}, "at most 8"),
         ({"interface": "eth0/../x"}, "is no interface"),

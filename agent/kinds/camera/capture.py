@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from agent import clock
-from agent.kinds.camera import v4l2
+from agent.kinds.camera import reach, v4l2
 from agent.kinds.camera.frames import FORMATS, JPEG, Frame, cut_short, decode, from_picture
 from agent.kinds.camera.watch import OtherOpeners
 from agent.model import Fault, Scalar
@@ -200,7 +200,9 @@ def network(url: str, about: About, until_s: float, look_s: float) -> Iterator[F
     source = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [*limits, *_ONE_THREAD])
     try:
         if not source.isOpened():
-            raise Failed(Fault.NO_ANSWER, "refused" if time.monotonic() < until_s else "no_frame")
+            if (left_s := until_s - time.monotonic()) <= 0:
+                raise Failed(Fault.NO_ANSWER, "no_frame")
+            raise Failed(Fault.NO_ANSWER, "refused", reach.errno_of(url, left_s))
         _describe(source, about)
         end_s = None
         while True:

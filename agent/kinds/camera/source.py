@@ -79,23 +79,32 @@ def _url(text: str) -> str:
             raise ValueError
     except ValueError:  # a port that is no number, a broken IPv6 address
         raise ValueError("the address of the camera has no valid host and port") from None
+    if "@" in parts.netloc:
+        raise ValueError(
+            "no user and password in the address: write user:password into a file of its own and"
+            " name that with credentials_file"
+        )
     return text
 
 
 def port_of(source: Source) -> int | None:
     """The TCP port of a camera on the network, None for one of this box."""
-    if not source.on_network:
+    where = address_of(source.target) if source.on_network else None
+    return where[1] if where else None
+
+
+def address_of(url: str) -> tuple[str, int] | None:
+    """Host and TCP port of a URL, None where it has none."""
+    parts = urlsplit(url)
+    if not parts.hostname:
         return None
-    parts = urlsplit(source.target)
-    return parts.port or _PORTS[parts.scheme.lower()]
+    return parts.hostname, parts.port or _PORTS[parts.scheme.lower()]
 
 
 def with_credentials(url: str, credentials: str) -> str:
-    """The URL with `user:password` set in it, in place of what stood there.
+    """The URL with `user:password` set in it; OpenCV takes credentials in no other way.
 
-    OpenCV takes credentials in no other way. `credentials` is taken as it is: percent-encoded
-    where it holds one of `/?#@`.
+    `credentials` is taken as it is: percent-encoded where it holds one of `/?#@`.
     """
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{credentials}@{host}"))
+    return urlunsplit(parts._replace(netloc=f"{credentials}@{parts.netloc}"))

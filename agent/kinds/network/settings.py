@@ -143,10 +143,19 @@ class Settings(DeviceSettings):
     @field_validator("endpoints")
     @classmethod
     def _endpoints(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
-        parsed = [endpoint(text) for text in endpoints]
-        for at, one in enumerate(parsed):
-            if one in parsed[:at]:
-                raise ValueError(f"{endpoints[at]!r} stands there twice")
+        parsed: list[Endpoint] = []
+        mistakes: list[str] = []
+        for text in endpoints:
+            try:
+                one = endpoint(text)
+            except ValueError as error:
+                mistakes.append(str(error))
+                continue
+            if one in parsed:
+                mistakes.append(f"{text!r} stands there twice")
+            parsed.append(one)
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return endpoints
 
     @field_validator("dns_name")
