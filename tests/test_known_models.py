@@ -92,6 +92,8 @@ source = "v4l2:/dev/video0"
 profile = "logitech-c922"
 [microphone.dongle]
 source = "usb:534d:2109"
+[camera.odd]
+source = "usb:0b0e:0422"
 [microphone.named]
 source = "hw:1"
 profile = "macrosilicon-ms2109"
@@ -104,6 +106,8 @@ profile = "macrosilicon-ms2109"
     assert by_id["b"].settings.width is None
     assert by_id["c"].settings.controls == {"power_line_frequency": 1}
     assert by_id["dongle"].profile is None, "an id that many makes share"
+    odd = by_id["odd"]
+    assert (odd.profile, odd.settings.modes) == (None, {}), "a speakerphone is no camera"
     assert by_id["named"].settings.usual_rate == 48_000
 
 

@@ -158,9 +158,29 @@ def adopt(
     ] = None,
     site: Annotated[str, typer.Option(help="Site, the first segment of every topic.")] = "site",
     room: Annotated[str, typer.Option("--room", help="Id of the room.")] = "room-01",
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="The room is good: have the agent remember how good.")
+    ] = False,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--device", help="With --baseline: only this device."),
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="With --baseline: also what is not in order.")
+    ] = False,
     as_json: Json = False,
+    language: Language = None,
 ) -> int:
-    """Write a room.toml from what is plugged in."""
+    """Write a room.toml from what is plugged in; or, with --baseline, have the running agent
+    remember what its devices give in a room that a person has found good."""
+    if baseline and target is None:
+        from agent.cli import baseline as commissioning
+
+        return commissioning.run(device, anyway=anyway, as_json=as_json, language=language)
+    if baseline or device or anyway:
+        message = "--device and --anyway go with --baseline, and --output does not"
+        print(f"hearing-room adopt: {message}", file=sys.stderr)
+        return output.USAGE
     from agent.cli import adopt as adopting
 
     return adopting.run(target, site=site, room=room, as_json=as_json)

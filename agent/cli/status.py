@@ -90,6 +90,8 @@ def render(status: Mapping[str, Any], language: str) -> RenderableType:
     if devices:
         parts.append(_devices(devices, terms, texts, bool(stale)))
     parts += [_reason(r, terms, texts) for r in readiness.get("reasons") or []]
+    if baseline := status.get("baseline"):
+        parts.append(Text(_baseline(baseline, terms), style="dim"))
     if broker := status.get("broker"):
         key = "broker_connected" if broker["connected"] else "broker_lost"
         parts.append(Text(f"{terms[f'table.{key}']} ({broker['host']})", style="dim"))
@@ -142,6 +144,17 @@ def _reason(
         for number, step in enumerate(meaning.steps, 1):
             line.append(f"\n    {number}. {step}", style="default")
     return line
+
+
+def _baseline(baseline: Mapping[str, Mapping[str, Any]], terms: Mapping[str, str]) -> str:
+    """When each device was last said to be good, and by whom; what was recorded at once is one."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, entry in baseline.items():
+        groups.setdefault((entry["at"], entry["by"]), []).append(name)
+    return "\n".join(
+        f"{terms['table.baseline']} {_local(at)} ({terms['table.by']} {by}): {', '.join(names)}"
+        for (at, by), names in sorted(groups.items())
+    )
 
 
 def _local(utc: str) -> str:

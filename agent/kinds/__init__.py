@@ -20,6 +20,8 @@ A kind module has
 - `IN_HANDS = True` (optional): hands does the work and is asked for the readings.
 - `from_profile(facts, told) -> dict` (optional): settings that the facts of a profile give (its
   tables, as in the file). They count where room.toml says nothing; `told` is what it does say.
+- `baseline(reading) -> dict` (optional): settings that a reading of the day of commissioning gives.
+  They count where room.toml says nothing. A kind that has it takes part in commissioning.
 - `discover(root) -> list[dict]` (optional): a settings table for every device of this kind that
   is plugged in, read from the kernel without opening anything.
 
@@ -30,10 +32,11 @@ Adding a kind is one such file, its words and its test. Nothing else moves.
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -85,6 +88,9 @@ class DeviceSettings(BaseModel):
     def claims(self) -> Mapping[str, str]:
         """Fields that take something only one device may have -> what they take."""
         return {}
+
+
+S = TypeVar("S", bound=DeviceSettings)
 
 
 class Passive(Protocol):
@@ -169,6 +175,27 @@ def discover(kind: str, root: Path) -> list[dict[str, Any]]:
     """Settings tables for what is plugged in of a kind; empty where the kind cannot tell."""
     find = getattr(load(kind), "discover", None)
     return list(find(root)) if find else []
+
+
+def baseline_of(kind: str, reading: Reading) -> dict[str, Any] | None:
+    """The settings that a reading of the day of commissioning gives; None where the kind takes no
+    part in it."""
+    take = getattr(load(kind), "baseline", None)
+    return dict(take(reading)) if take else None
+
+
+def takes_baseline(kind: str) -> bool:
+    """Whether devices of a kind take part in commissioning."""
+    return hasattr(load(kind), "baseline")
+
+
+def with_baseline(settings: S, learnt: Mapping[str, Any]) -> S:
+    """Settings with what was learnt on the day of commissioning, where they say nothing
+    themselves. Raises `ValueError` for what is no setting of the kind."""
+    told = settings.model_dump(mode="json", exclude_unset=True)
+    if not learnt.keys() - told.keys():
+        return settings
+    return type(settings).model_validate_json(json.dumps({**learnt, **told}))
 
 
 def from_profile(kind: str, facts: Mapping[str, Any], told: Collection[str]) -> dict[str, Any]:

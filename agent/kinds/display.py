@@ -268,3 +268,8 @@ def discover(root: Path = Path("/")) -> list[dict[str, Any]]:
         name = reading.identity.get("name") or connector
         tables.append({"name": name, "connector": connector, **known})
     return tables
+
+
+def baseline(reading: Reading) -> dict[str, Any]:
+    """Who the display is: from then on another one is `changed`."""
+    return {f"expect_{key}": reading.identity[key] for key in _IDENTITY if key in reading.identity}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ GRACE_S = 5.0
 LANE_GRACE_S = 25.0
 """Beyond its deadline a lane may need this long: to start a worker and to see one die."""
 BY_AGENT = "agent"
+LOOK, BASELINE = "look", "baseline"
 
 
 class Room(Protocol):
@@ -36,8 +37,8 @@ class Room(Protocol):
         """Empty where the device may be opened now, else the closed word that forbids it."""
         ...
 
-    def looking(self, device: Device, by: str, reading: Reading | None) -> None:
-        """A look begins (no reading yet) or has ended with one."""
+    def looking(self, device: Device, by: str, reading: Reading | None, ask: str = "look") -> None:
+        """A look begins (no reading yet) or has ended with one; `ask` is what it answers."""
         ...
 
     def taken(self, watched: Watched) -> None:
@@ -74,6 +75,8 @@ class Watched:
         settings = device.settings
         valid_s = min(2 * settings.period_s + settings.deadline_s + GRACE_S, max_age_s)
         self.device = device
+        self.settings = settings
+        """The device's own, and where they say nothing, what was learnt at commissioning."""
         self.lane = lane
         self.watch = judging.Watch(settings.raise_s, settings.clear_s, valid_s)
         self.state = state
@@ -85,6 +88,7 @@ class Watched:
         self._due_s = clock().up_s
         self._wake = asyncio.Event()
         self._asked_by = BY_AGENT
+        self._asked_for = LOOK
         self._asking: asyncio.Task[Reading] | None = None
         self._waiting: list[asyncio.Future[Reading]] = []
 
@@ -126,12 +130,20 @@ class Watched:
         self._asked_by = by
         self._wake.set()
 
-    async def ask_now(self, by: str) -> Reading:
-        """A fresh reading, asked for by somebody."""
+    def learn(self, learnt: Mapping[str, Any]) -> None:
+        """Ask and judge from now on by these settings where room.toml says nothing. Raises
+        `ValueError` for what the kind does not take."""
+        self.settings = kinds.with_baseline(self.device.settings, learnt)
+
+    async def ask_now(self, by: str, ask: str = LOOK) -> Reading:
+        """A fresh reading, asked for by somebody. The answer to `baseline` alone holds a
+        fingerprint: it goes to whoever asked, and is not kept here."""
         future: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
         if self.idle:
             return Reading(fault=Fault.SKIPPED, why="no_worker", device=self.device.id)
         self._waiting.append(future)
+        if ask != LOOK:
+            self._asked_for = ask
         self.hurry(by)
         return await future
 
@@ -140,10 +152,11 @@ class Watched:
         while not self.idle:
             self._wake.clear()
             by, self._asked_by = self._asked_by, BY_AGENT
+            ask, self._asked_for = self._asked_for, LOOK
             waiting, self._waiting = self._waiting, []
             passive = await self._ask_passive()
-            reading = await self._look(passive, by)
-            self._take(passive, reading)
+            reading = await self._look(passive, by, ask)
+            self._take(passive, replace(reading, fingerprint=()))
             self._room.taken(self)
             for future in waiting:
                 if not future.done():
@@ -189,7 +202,7 @@ class Watched:
         took_s = self._clock().up_s - asked_s
         return replace(reading, device=self.device.id, asked_s=asked_s, took_s=took_s)
 
-    async def _look(self, passive: Reading, by: str) -> Reading:
+    async def _look(self, passive: Reading, by: str, ask: str) -> Reading:
         """Open the device where that is allowed; else what the kernel says is all there is."""
         if self.lane is None or passive.fault is not None:
             return passive
@@ -197,8 +210,8 @@ class Watched:
             return replace(passive, fault=Fault.SKIPPED, why=why)
         if passive.values.get("in_use") is True:
             return replace(passive, fault=Fault.BUSY, why="held")
-        self._room.looking(self.device, by, None)
-        asking = asyncio.get_running_loop().create_task(self._ask(self.lane))
+        self._room.looking(self.device, by, None, ask)
+        asking = asyncio.get_running_loop().create_task(self._ask(self.lane, ask))
         self._asking = asking
         try:
             reading = await asyncio.shield(asking)
@@ -209,26 +222,27 @@ class Watched:
             reading = replace(passive, fault=Fault.SKIPPED, why="in_session")
         finally:
             self._asking = None
-        self._room.looking(self.device, by, reading)
+        self._room.looking(self.device, by, reading, ask)
         if count := reading.values.get("controls_set"):
             log.info("%s: controls set: %s", self.device.id, count)
         merged: dict[str, Any] = {**passive.values, **reading.values}
         identity = reading.identity or passive.identity
         return replace(reading, values=merged, identity=identity)
 
-    async def _ask(self, lane: Lane) -> Reading:
-        settings = self.device.settings
+    async def _ask(self, lane: Lane, ask: str) -> Reading:
+        # A new baseline is not measured by the old one.
+        settings = self.device.settings if ask == BASELINE else self.settings
         return await lane.ask(
             device=self.device.id,
             kind=self.device.kind,
             settings=settings.model_dump(mode="json"),
-            ask="look",
+            ask=ask,
             deadline_s=settings.deadline_s,
             words=self._kind.WORDS,
         )
 
     def _take(self, passive: Reading, reading: Reading) -> None:
-        now, settings = self._clock(), self.device.settings
+        now, settings = self._clock(), self.settings
         if reading.fault is not Fault.SKIPPED:
             found = self._kind.judge(reading, settings)
             self.state = judging.fold(self.state, reading, found, self.watch, now)

@@ -104,12 +104,21 @@ class AckArgs(_Args):
     device: str = Field(default="", max_length=64, description="id of its device, if it has one")
 
 
+class BaselineArgs(_Args):
+    """The room is good: remember what its devices give, and compare with it from now on."""
+
+    device: DeviceId | None = Field(default=None, description="id of the device; all without it")
+    anyway: bool = Field(default=False, description="also what is not in order")
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One command: its arguments, and whether it may be sent to all rooms of a site at once."""
+    """One command: its arguments, whether it may be sent to all rooms of a site at once, and
+    whether it is taken at the box alone: it is for somebody who sees the room."""
 
     args: type[_Args]
     broadcast: bool = False
+    at_the_box: bool = False
 
 
 CATALOGUE: Mapping[str, Spec] = {
@@ -123,6 +132,7 @@ CATALOGUE: Mapping[str, Spec] = {
     "incident.ack": Spec(AckArgs),
     "agent.restart": Spec(RestartArgs),
     "box.reboot": Spec(RebootArgs),
+    "baseline": Spec(BaselineArgs, at_the_box=True),
 }
 """The closed list."""
 
@@ -212,6 +222,8 @@ class Inbox:
         spec = CATALOGUE.get(command.name)
         if broadcast and (spec is None or not spec.broadcast):
             return Refused("not_broadcast", f"{command.name[:40]} is not for all rooms at once")
+        if spec is not None and spec.at_the_box:
+            return Refused("only_at_the_box", f"{command.name} is for somebody who sees the room")
         if len(self._running) >= RUNNING_MAX:
             return Refused("too_many", "too many commands at once")
         return None

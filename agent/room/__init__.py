@@ -37,6 +37,7 @@ from agent.model import (
     Reading,
     StoreError,
 )
+from agent.room.baseline import Baseline
 from agent.room.commands import CAPABILITIES, LOOKING, Commands
 from agent.room.itself import Itself
 from agent.room.modes import Modes
@@ -93,6 +94,7 @@ class RoomAgent:
         self.locate_until_s = float("-inf")
         self._open: Mapping[incidents.Key, Incident] = {}
         self._itself = Itself(room.broker)
+        self.baseline = Baseline(self._store)
         self._presses = Presses(self)
         self._commands = Commands(self, self._presses)
         self._telemetry_at_s = clock().up_s
@@ -102,7 +104,9 @@ class RoomAgent:
         self.why = "shutdown"
         self._tasks: set[asyncio.Task[Any]] = set()
         box = host.box_model(root)
-        self.voice = Voice(room, box, CAPABILITIES, folders.runtime / "status.json")
+        self.voice = Voice(
+            room, box, CAPABILITIES, folders.runtime / "status.json", self.baseline.shown
+        )
         self.hands = self._reach_hands(hands)
         self._inbox = Inbox(
             dispatch=self._commands.over_mqtt,
@@ -209,6 +213,7 @@ class RoomAgent:
                 self.modes.hearings = parse_schedule(saved)
             self.modes.restore(await self._store.document("mode"), self._clock())
             known = await self._store.open_incidents()
+            await self.baseline.restore()
         except StoreError as error:  # a bad disk costs the memory, not the watch
             log.error("what was known before cannot be read: %s", error)
         self._open = {(i.device, i.code): i for i in known}
@@ -224,6 +229,7 @@ class RoomAgent:
                 max_age_s=self.requirements.max_age_s.get(device.kind, float("inf")),
                 state=judging.restore([i for i in known if i.device == device.id], now),
             )
+            self.baseline.teach(self.watched[device.id])
 
     def _lane_of(self, device: Device) -> Lane | None:
         return self._lane_for(device) if kinds.has_driver(device.kind, device.settings) else None
@@ -298,9 +304,10 @@ class RoomAgent:
         soon = now.after(device.settings.deadline_s + GRACE_S)
         return "" if schedule.mode_of(self.modes.hearings, soon) in LOOKING else "in_session"
 
-    def looking(self, device: Device, by: str, reading: Reading | None) -> None:
+    def looking(self, device: Device, by: str, reading: Reading | None, ask: str = "look") -> None:
         """Every active look leaves two events: who opened what, when, what for."""
-        fields: dict[str, Any] = {"device": device.id, "purpose": self.mode.value, "by": by}
+        purpose = self.mode.value if ask == "look" else ask
+        fields: dict[str, Any] = {"device": device.id, "purpose": purpose, "by": by}
         if reading is None:
             self.measuring.add(device.id)
             self.event("look.started", _DETAIL, **fields)

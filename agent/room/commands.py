@@ -31,7 +31,9 @@ from agent.model import (
     Refused,
     Scalar,
 )
+from agent.room.baseline import Baseline, commission
 from agent.room.presses import Presses
+from agent.room.voice import Voice
 from agent.settings import Room as Settings
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class Room(Protocol):
     requirements: readiness.Requirements
     hands: Hands | None
     locate_until_s: float
+    baseline: Baseline
+    voice: Voice
 
     def now(self) -> Moment:
         """This instant."""
@@ -133,6 +137,7 @@ class Commands:
             "mode.set": self._mode_set,
             "incident.ack": self._acknowledge,
             "agent.restart": self._restart,
+            "baseline": self._baseline,
         }
 
     async def over_socket(self, command: Command, peer: Peer) -> dict[str, Any]:
@@ -186,18 +191,31 @@ class Commands:
             raise Refused(self._room.mode.value, message)
         readings = await asyncio.gather(*(w.ask_now(by) for w in chosen))
         detail = {
-            w.device.id: self._checked(w.device, r) for w, r in zip(chosen, readings, strict=True)
+            w.device.id: self._checked(w.device, r, w.settings)
+            for w, r in zip(chosen, readings, strict=True)
         }
         return Done({name: str(one["level"]) for name, one in detail.items()}, detail)
 
-    def _checked(self, device: Device, reading: Reading) -> dict[str, Any]:
-        found = kinds.load(device.kind).judge(reading, device.settings)
+    def _checked(self, device: Device, reading: Reading, settings: Any) -> dict[str, Any]:
+        found = kinds.load(device.kind).judge(reading, settings)
         if reading.fault in (Fault.SKIPPED, Fault.QUARANTINED) and not found:
             found = [Finding("agent.no_evidence", Level.UNKNOWN, device=device.id)]
         found = readiness.apply_levels(found, self._room.requirements)
         seen = documents.Seen(device, found, reading, None)
         doc = documents.device(seen, self._room.now(), published_for_s=0)
         return {key: doc[key] for key in ("level", "findings", "readings", "name", "kind")}
+
+    async def _baseline(self, command: Command, by: str) -> Done:
+        """The day of commissioning."""
+        wanted = command.args.get("device")
+        seen = await commission(
+            self._room,
+            None if wanted is None else str(wanted),
+            anyway=bool(command.args["anyway"]),
+            by=by,
+            checked=self._checked,
+        )
+        return Done({name: bool(one["recorded"]) for name, one in seen.items()}, seen)
 
     async def _report(self, command: Command, by: str) -> Done:
         """Everything that stands, published again."""

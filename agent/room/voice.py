@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,21 @@ log = logging.getLogger("agent.room")
 class Voice:
     """Says what stands, to the broker where there is one and to the status file."""
 
-    def __init__(self, room: Room, box: str, capabilities: Sequence[str], file: Path) -> None:
+    def __init__(
+        self,
+        room: Room,
+        box: str,
+        capabilities: Sequence[str],
+        file: Path,
+        baseline: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        """`baseline` is what may be seen of the day of commissioning."""
         self.link: Link | None = None
         self._room = room
         self._box = box
         self._capabilities = capabilities
         self._file = file
+        self._baseline = baseline
         self._devices: Mapping[str, Device] = {d.id: d for d in room.devices}
         self._publisher = Publisher(self._put)
 
@@ -58,10 +67,14 @@ class Voice:
             self._publisher.readiness(document, now),
         ]
         if any(news):
-            try:
-                write_status(self._file, self.status(now))
-            except OSError as error:  # an old file says by its age that it is old
-                log.warning("the status file could not be written: %s", error)
+            self.write_status(now)
+
+    def write_status(self, now: Moment) -> None:
+        """The status file anew."""
+        try:
+            write_status(self._file, self.status(now))
+        except OSError as error:  # an old file says by its age that it is old
+            log.warning("the status file could not be written: %s", error)
 
     def again(self) -> None:
         """Have everything said again with the next `publish`: somebody asked for it."""
@@ -96,6 +109,7 @@ class Voice:
             "about": stands.get("about"),
             "readiness": stands.get("readiness"),
             "devices": [stands[n] for n in stands if n.startswith("device/")],
+            "baseline": self._baseline(),
         }
 
     def _put(self, suffix: str, doc: dict[str, Any]) -> None:

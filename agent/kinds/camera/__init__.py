@@ -22,6 +22,7 @@ from agent.kinds.camera.judge import CODES, WORDS, judge
 from agent.kinds.camera.passive import Passive, changes
 from agent.kinds.camera.settings import Settings
 from agent.kinds.camera.source import port_of
+from agent.model import Reading
 
 __all__ = [
     "CODES",
@@ -29,6 +30,7 @@ __all__ = [
     "Driver",
     "Passive",
     "Settings",
+    "baseline",
     "changes",
     "discover",
     "from_profile",
@@ -59,3 +61,9 @@ def from_profile(facts: Mapping[str, Any], told: Collection[str]) -> dict[str, A
     if controls := facts.get("controls_on_attach"):
         settings["controls"] = controls["values"]
     return settings
+
+
+def baseline(reading: Reading) -> dict[str, Any]:
+    """The view, by its fingerprint. Sharpness and brightness of a healthy picture differ too much
+    with hour and people to be judged against one day (docs/decisions/0004-baseline.md)."""
+    return {"baseline_fingerprint": list(reading.fingerprint)} if reading.fingerprint else {}

@@ -21,6 +21,7 @@ from agent.kinds.microphone.driver import Driver
 from agent.kinds.microphone.judge import CODES, judge
 from agent.kinds.microphone.passive import Passive
 from agent.kinds.microphone.settings import Settings
+from agent.model import Reading
 
 WORDS: frozenset[str] = STATES | {"on", "off"} | MODE_WORDS
 """States of a stream, and of a capture switch; why a device is there and not in service."""
@@ -31,6 +32,7 @@ __all__ = [
     "Driver",
     "Passive",
     "Settings",
+    "baseline",
     "changes",
     "discover",
     "from_profile",
@@ -52,6 +54,12 @@ def from_profile(facts: Mapping[str, Any], told: Collection[str]) -> dict[str, A
         settings["usual_rate"] = nearest(tuple(audio["rates"]))
         settings["usual_channels"] = audio["channels"]
     return settings
+
+
+def baseline(reading: Reading) -> dict[str, Any]:
+    """The hiss of the room, and how loud somebody spoke, where somebody did."""
+    pairs = (("baseline_hiss_dbfs", "hiss_dbfs"), ("baseline_speech_dbfs", "speech_dbfs"))
+    return {ours: reading.values[key] for ours, key in pairs if key in reading.values}
 
 
 async def changes(settings: Settings, root: Path = Path("/")) -> AsyncIterator[None]:

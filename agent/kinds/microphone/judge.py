@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from agent.kinds.microphone.settings import Settings
 from agent.model import Fault, Finding, Level, Reading
@@ -46,8 +47,9 @@ def judge(reading: Reading, limits: Settings) -> list[Finding]:
         return [Finding(code or "microphone.no_answer", level, dict(values), reading.device)]
     if values.get("in_use") is True and values.get("advancing") is False:
         return [_found("microphone.no_answer", reading)]
-    code = _content(values, limits)
-    return [_found(code, reading)] if code else []
+    if code := _content(values, limits):
+        return [_found(code, reading)]
+    return _drift(reading, limits)
 
 
 def _found(code: str, reading: Reading) -> Finding:
@@ -61,10 +63,7 @@ def _content(values: Mapping[str, object], limits: Settings) -> str | None:
     off explains silence, and speech that is squeezed has no pauses in which to tell noise.
     """
 
-    def number(key: str, otherwise: float) -> float:
-        value = values.get(key)
-        return float(value) if isinstance(value, int | float) else otherwise
-
+    number = partial(_number, values)
     nothing, level = float("-inf"), number("level_dbfs", float("nan"))
     if level != level:  # nothing was measured
         return None
@@ -74,16 +73,12 @@ def _content(values: Mapping[str, object], limits: Settings) -> str | None:
     # Sound so loud that nothing is left to tell speech by, and that is no hiss, is too loud too.
     loud = speech if speech == speech or hiss > level - 10 else level
     tail_s = limits.stopped_s if values.get("broke_off") is True else limits.faded_s
-    floor, within = limits.baseline_floor_dbfs, limits.hum_within_db
-    too_quiet = limits.too_quiet_below_dbfs
-    if limits.baseline_level_dbfs is not None:
-        too_quiet = max(too_quiet, limits.baseline_level_dbfs - limits.drift_db)
+    within = limits.hum_within_db
     faults: tuple[tuple[str, bool], ...] = (
         ("muted", values.get("switch") == "off" and level < limits.switched_off_below_dbfs),
         ("silent", number("dead_pct", 0) >= limits.silent_above_pct),
         ("silent", number("dead_tail_s", 0) >= tail_s),
         ("muted", level < limits.muted_below_dbfs),
-        ("muted", floor is not None and level < floor - limits.drift_db),
         ("dead_channel", number("dead_channels", 0) > 0),
         ("dropouts", number("breaks", 0) >= breaks),
         ("dropouts", number("xruns", 0) >= limits.xruns_from),
@@ -92,10 +87,36 @@ def _content(values: Mapping[str, object], limits: Settings) -> str | None:
         ("too_loud", loud > limits.too_loud_above_dbfs),
         ("noisy", hiss > limits.noisy_above_dbfs),
         ("noisy", hiss > limits.noise_from_dbfs and number("snr_db", 99) < limits.snr_below_db),
-        (
-            "noisy",
-            floor is not None and hiss > max(floor + limits.drift_db, limits.noise_from_dbfs),
-        ),
-        ("too_quiet", speech < too_quiet),
+        ("too_quiet", speech < limits.too_quiet_below_dbfs),
     )
     return next((f"microphone.{name}" for name, holds in faults if holds), None)
+
+
+def _drift(reading: Reading, limits: Settings) -> list[Finding]:
+    """The first thing that is far from the day of commissioning: a warning, with what it was then.
+
+    Another day's numbers are a measure, and no proof that the hearing cannot be heard.
+    """
+    number = partial(_number, reading.values)
+    nan = float("nan")  # what was not measured is not far from anything
+    level, hiss, speech = (number(f"{k}_dbfs", nan) for k in ("level", "hiss", "speech"))
+    hiss = hiss if hiss > limits.noise_from_dbfs else nan
+    drift_db = limits.drift_db
+    far: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+        ("muted", "baseline_floor_dbfs", lambda then: level < then - drift_db),
+        ("noisy", "baseline_floor_dbfs", lambda then: hiss > then + drift_db),
+        ("noisy", "baseline_hiss_dbfs", lambda then: hiss > then + drift_db),
+        ("too_quiet", "baseline_level_dbfs", lambda then: speech < then - drift_db),
+        ("too_quiet", "baseline_speech_dbfs", lambda then: speech < then - limits.speech_drift_db),
+    )
+    for name, key, holds in far:
+        then = getattr(limits, key)
+        if then is not None and holds(then):
+            numbers = {**reading.values, key: then}
+            return [Finding(f"microphone.{name}", Level.WARN, numbers, reading.device)]
+    return []
+
+
+def _number(values: Mapping[str, object], key: str, otherwise: float) -> float:
+    value = values.get(key)
+    return float(value) if isinstance(value, int | float) else otherwise

@@ -97,8 +97,18 @@ class Settings(DeviceSettings):
     baseline_level_dbfs: float | None = Field(
         default=None, ge=-120, le=0, description="speech level on the day of commissioning"
     )
+    baseline_hiss_dbfs: float | None = Field(
+        default=None, ge=-120, le=0, description="hiss at commissioning; `adopt --baseline` sets it"
+    )
+    baseline_speech_dbfs: float | None = Field(
+        default=None, ge=-120, le=0, description="speech then; `adopt --baseline` sets it"
+    )
     drift_db: float = Field(
-        default=15.0, ge=3, le=60, description="so far from the day of commissioning is a fault"
+        default=15.0, ge=3, le=60, description="so far from the day of commissioning is a warning"
+    )
+    # From half a metre to four are 18 dB, from a raised to a normal voice 7 (ANSI S3.5).
+    speech_drift_db: float = Field(
+        default=25.0, ge=3, le=60, description="speech so far below the recorded one is a warning"
     )
 
     @field_validator("source")
