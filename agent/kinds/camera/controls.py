@@ -95,7 +95,8 @@ def _one(camera: Controls, name: str, value: int) -> str:
         return ""
     camera.set_control(number, value)
     now = camera.control(number)
-    print(f"camera: {name} {before} -> {now}", file=sys.stderr, flush=True)
+    if now != before:
+        print(f"camera: {name} {before} -> {now}", file=sys.stderr, flush=True)
     return "set" if now == value else "refused"
 
 
