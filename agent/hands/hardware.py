@@ -257,8 +257,9 @@ class Hardware:
         self._handed.clear()
 
     def forget_board(self, place: Place) -> None:
-        """A board that failed is opened again at the next try."""
-        board = self._boards.pop((place.board, place.at), None)
+        """A board that failed is opened again at the next try, by whichever of its contacts comes
+        first: they share it."""
+        board = self._boards.get((place.board, place.at))
         if board is not None:
             with contextlib.suppress(OSError):
                 board.close()

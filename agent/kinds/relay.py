@@ -33,8 +33,8 @@ class Settings(DeviceSettings):
     board: str | None = Field(default=None, max_length=64, description="relay board profile")
     at: str = Field(
         default="",
-        max_length=64,
-        description="which board: USB port or device path; one: leave out",
+        max_length=128,
+        description="which board: USB port, device path or I2C address; only one: leave out",
     )
     channel: int | None = Field(default=None, ge=1, le=64, description="relay on that board")
     active_low: bool | None = Field(
