@@ -159,7 +159,7 @@ class SerialRelay:
         self.state = [False] * relays
         self.bad: list[bytes] = []
         """What came and was no whole frame with a right sum."""
-        self.queries = 0
+        self.queries = self.switched = 0
         self._pending = b""
         self._lock = threading.Lock()
         self._board, line = pty.openpty()
@@ -227,6 +227,7 @@ class SerialRelay:
             self.bad.append(frame)
             return
         self.state[channel - 1] = wanted == 1
+        self.switched += 1
 
     def _answer(self) -> None:
         lines = [f"CH{n}: {'ON' if on else 'OFF'}\r\n" for n, on in enumerate(self.state, 1)]

@@ -192,11 +192,11 @@ class Lcus:
 
     def get(self, channel: int) -> bool | None:
         """What the board tells; None where it tells nothing."""
-        if self._answers is False:
-            self._still_there()
-            return None
-        if not self._seen or time.monotonic() - self._seen_s >= FRESH_S:
+        stale = not self._seen or time.monotonic() - self._seen_s >= FRESH_S
+        if stale and self._answers is not False:
             self._ask()
+        else:
+            self._still_there()
         if not self._seen:
             return None
         if channel not in self._seen:
@@ -223,7 +223,8 @@ class Lcus:
         try:
             self._port.check()
         except OSError:
-            self._answers = None  # what comes back may be another one
+            self._seen = {}
+            self._answers = self._answers or None  # what comes back may be one that answers
             raise
 
     def _wait_for_the_gap(self) -> None:
