@@ -12,9 +12,11 @@ import os
 import pty
 import select
 import shutil
+import tempfile
 import threading
 import time
 import tty
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -240,3 +242,25 @@ class SerialRelay:
             os.write(self._board, bytes(range(256)))
         elif self.answers == "flood":
             os.write(self._board, b"CH1: ON\r\n" * 200)
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """The block runs without root's rights."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 from pathlib import Path
 from typing import Any
 
@@ -312,19 +311,20 @@ def test_what_the_kernel_says_is_said_and_the_next_use_tries_again(
     board.close()
 
 
-def test_without_the_right_it_is_eacces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1")
-    opened = os.open
-
-    def denied(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
-        if Path(path).name == "hidraw0":  # root may open anything: the answer has to be made
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return opened(path, flags, mode, **more)
-
-    monkeypatch.setattr(os, "open", denied)
-    board = open_board(place(), tmp_path)
-    with pytest.raises(PermissionError):
-        board.set(1, True)
+def test_without_the_right_it_is_eacces_and_with_it_it_works(kernel: Kernel) -> None:
+    with relay_boards.open_folder() as root:
+        relay_boards.plug(root, "1-1", "16c0:05df", "USBRelay1")
+        firmware = kernel.boards["hidraw0"] = UsbRelay(1)
+        (root / "dev/hidraw0").chmod(0o400)
+        board = open_board(place(), root)
+        with relay_boards.as_nobody(), pytest.raises(PermissionError):
+            board.set(1, True)
+        assert firmware.frames == []
+        (root / "dev/hidraw0").chmod(0o666)
+        with relay_boards.as_nobody():
+            board.set(1, True)
+        assert firmware.state == [True]
+        board.close()
 
 
 def test_a_hidrelay_gets_nine_bytes_of_an_output_report(tmp_path: Path, kernel: Kernel) -> None:

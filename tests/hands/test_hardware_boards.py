@@ -16,9 +16,7 @@ SPEC = {"protocol": "lcus", "usb": ["1a86:7523"], "product": None, "baud": 9600}
 
 
 def place(channel: int, *, active_low: bool = False) -> Place:
-    return Place(
-        board="lcus-serial", spec=SPEC, at="1-1.3", channel=channel, active_low=active_low
-    )
+    return Place(board="lcus-serial", spec=SPEC, at="1-1.3", channel=channel, active_low=active_low)
 
 
 def hardware(root: Path) -> Hardware:

@@ -105,6 +105,12 @@ def test_lights_of_all_shapes() -> None:
     quiet_in_session = false
     [indicator.act]
     led = "ACT"
+    [indicator.flag]
+    red = "led:luxafor*:red:led*"
+    green = "led:luxafor*:green:led*"
+    blue = 23
+    [indicator.one]
+    pin = "led:delcom0:red"
     """
     lights = {light.id: light for light in made(text).lights}
     assert lights["rgb"].lamps == {"red": Place(17), "green": Place(27), "blue": Place(22)}
@@ -112,6 +118,12 @@ def test_lights_of_all_shapes() -> None:
     assert lights["tower"].lamps["green"].channel == 2
     assert lights["tower"].quiet_in_session is False
     assert lights["act"].lamps == {"white": Place(led="ACT")}
+    assert lights["flag"].lamps == {
+        "red": Place(led="luxafor*:red:led*"),
+        "green": Place(led="luxafor*:green:led*"),
+        "blue": Place(23),
+    }
+    assert lights["one"].lamps == {"white": Place(led="delcom0:red")}
 
 
 def test_two_boards_of_a_kind_are_told_apart_by_where_they_are() -> None:
@@ -204,6 +216,10 @@ def test_what_cannot_be_is_named_with_its_place(text: str, said: str) -> None:
         ("[indicator.i]\npin = 28\n", "must be a BCM pin (0 to 27)"),
         ('[indicator.i]\nred = "gpio4"\n', "must be a BCM pin (0 to 27), BOARD:CHANNEL"),
         ('[indicator.i]\nled = "../x"\n', "indicator.i.led"),
+        ('[indicator.i]\nred = "led:../x"\n', "or led:NAME (of /sys/class/leds), not 'led:../x'"),
+        ('[indicator.i]\nred = "led:"\n', "indicator.i.red"),
+        ('[indicator.i]\nled = "A"\n[indicator.j]\nred = "led:A"\n', "LED A is taken by"),
+        ('[indicator.i]\nred = "led:A"\ngreen = "led:A"\n', "two lamps on the same pin"),
         ("[button.b]\npin = 4\ncheck_s = 9\n", "must rise in this order"),
         ("[relay.r]\npin = 4\nmax_on_s = 5\nmin_on_s = 6\n", "max_on_s is shorter"),
         ('[relay.r]\npin = 4\nmax_on_s = 5\npower_on = "on"\n', "off soon after every boot"),
