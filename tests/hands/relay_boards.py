@@ -74,6 +74,8 @@ class UsbRelay:
         self.state = [False] * relays
         self.frames: list[bytes] = []
         self.gone = False
+        self.trouble = 0
+        """The errno that every transfer ends with."""
         self.answer: bytes | None = None
         """Given out in place of the true answer."""
 
@@ -82,7 +84,7 @@ class UsbRelay:
         return self.name
 
     def send(self, data: bytes, *, feature: bool) -> None:
-        self._is_there()
+        self._transfers()
         if not feature:
             raise OSError(errno.EPIPE, "it has no output reports")
         self.frames.append(data)
@@ -93,11 +95,16 @@ class UsbRelay:
             self.state = [command == 0xFE] * self.relays
 
     def feature(self) -> bytes:
-        self._is_there()
+        self._transfers()
         if self.answer is not None:
             return self.answer
         bits = sum(1 << n for n, on in enumerate(self.state) if on)
         return self.serial.ljust(7, b"\0") + bytes([bits])
+
+    def _transfers(self) -> None:
+        self._is_there()
+        if self.trouble:
+            raise OSError(self.trouble, os.strerror(self.trouble))
 
     def _is_there(self) -> None:
         if self.gone:
@@ -112,7 +119,7 @@ class HidRelay(UsbRelay):
         self.name = "HIDRelay"
 
     def send(self, data: bytes, *, feature: bool) -> None:
-        self._is_there()
+        self._transfers()
         if feature:
             raise OSError(errno.EPIPE, "it has no feature reports")
         self.frames.append(data)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from relay_boards import UsbRelay
 
-from agent.hands.boards import hid, open_board
+from agent.hands.boards import hid, node, open_board
 from agent.hands.layout import Place
 
 ANY = r"."
@@ -293,21 +293,88 @@ def test_closing_twice_and_using_again_is_no_harm(tmp_path: Path, kernel: Kernel
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EPIPE, errno.EPROTO])
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EPROTO, errno.EIO])
 def test_what_the_kernel_says_is_said_and_the_next_use_tries_again(
-    tmp_path: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, kernel: Kernel, number: int
 ) -> None:
     relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1")
     firmware = kernel.boards["hidraw0"] = UsbRelay(1)
     board = open_board(place(), tmp_path)
     board.set(1, True)
-    monkeypatch.setattr(firmware, "feature", lambda: (_ for _ in ()).throw(OSError(number, "hung")))
+    firmware.trouble = number
     with pytest.raises(OSError, match=ANY) as error:
         board.get(1)
     assert error.value.errno == number
-    monkeypatch.undo()
-    monkeypatch.setattr(fcntl, "ioctl", kernel.ioctl)
+    firmware.trouble = 0
     assert board.get(1) is True
+    board.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(node, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_board_that_hung_is_left_alone_for_a_while(
+    tmp_path: Path, kernel: Kernel, clock: list[float]
+) -> None:
+    """It costs 5 s each time, and hands has other things to do."""
+    relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1")
+    firmware = kernel.boards["hidraw0"] = UsbRelay(1)
+    board = open_board(place(), tmp_path)
+    firmware.trouble = errno.ETIMEDOUT
+    with pytest.raises(TimeoutError):
+        board.set(1, True)
+    firmware.trouble = 0
+    asked = len(kernel.requests)
+    clock[0] += node.REST_S - 1
+    for act in (lambda: board.get(1), lambda: board.set(1, True)):
+        with pytest.raises(TimeoutError, match="left alone for 1 s"):
+            act()
+    assert len(kernel.requests) == asked, "not even the kernel was asked"
+    clock[0] += 1
+    board.set(1, True)
+    assert firmware.state == [True]
+    board.close()
+
+
+def test_what_took_long_hung_whatever_it_ended_with(
+    tmp_path: Path, kernel: Kernel, clock: list[float]
+) -> None:
+    relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1")
+    firmware = kernel.boards["hidraw0"] = UsbRelay(1)
+    board = open_board(place(), tmp_path)
+
+    def slowly(data: bytes, *, feature: bool) -> None:
+        clock[0] += 4.2
+        raise OSError(errno.EIO, "four transfers of a second each")
+
+    firmware.send = slowly  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="four transfers"):
+        board.set(1, True)
+    with pytest.raises(TimeoutError, match="left alone"):
+        board.get(1)
+    board.close()
+
+
+def test_a_board_that_hung_and_is_plugged_in_anew_is_used_at_once(
+    tmp_path: Path, kernel: Kernel, clock: list[float]
+) -> None:
+    device = relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1", node="hidraw0")
+    kernel.boards["hidraw0"] = UsbRelay(1)
+    kernel.boards["hidraw0"].trouble = errno.ETIMEDOUT
+    board = open_board(place(), tmp_path)
+    with pytest.raises(TimeoutError):
+        board.get(1)
+    relay_boards.pull(tmp_path, device)
+    with pytest.raises(OSError, match="is plugged in") as error:
+        board.get(1)
+    assert error.value.errno == errno.ENODEV
+    relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1", node="hidraw1")
+    kernel.boards["hidraw1"] = UsbRelay(1)
+    assert board.get(1) is False
     board.close()
 
 

@@ -16,7 +16,7 @@ from relay_boards import Chip
 
 from agent import profiles
 from agent.hands import plan
-from agent.hands.boards import i2c, open_board
+from agent.hands.boards import i2c, node, open_board
 from agent.hands.layout import Place
 
 FOUR = (0x10, 0x11, 0x12, 0x13)
@@ -240,13 +240,18 @@ def test_an_address_that_the_kernel_uses_is_busy(tmp_path: Path, bus: Bus) -> No
     board.close()
 
 
-def test_a_bus_that_hangs_is_a_timeout(tmp_path: Path, bus: Bus) -> None:
+def test_a_bus_that_hangs_is_a_timeout(
+    tmp_path: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(node, "monotonic", lambda: now[0])
     bus.chips[0x20] = Chip(x06=0xFF)
     bus.trouble = errno.ETIMEDOUT
     board = open_board(place("seeed-4ch-i2c", "0x20"), tmp_path)
     with pytest.raises(TimeoutError):
         board.get(1)
     bus.trouble = 0
+    now[0] += node.REST_S
     assert board.get(1) is True
     board.close()
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from relay_boards import SerialRelay
 
-from agent.hands.boards import lcus, open_board
+from agent.hands.boards import lcus, node, open_board
 from agent.hands.layout import Place
 
 SPEC = {"protocol": "lcus", "usb": ["1a86:7523"], "product": None, "baud": 9600}
@@ -229,7 +230,11 @@ def test_the_line_belongs_to_one(board: SerialRelay) -> None:
     second.close()
 
 
-def test_a_line_that_takes_nothing_is_given_up_and_nothing_comes_late(board: SerialRelay) -> None:
+def test_a_line_that_takes_nothing_is_given_up_and_nothing_comes_late(
+    board: SerialRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(node, "monotonic", lambda: now[0])
     line = os.open(board.path, os.O_RDWR | os.O_NOCTTY)
     spoken, port = spoken_to(board.path)
     spoken.set(1, True)
@@ -238,12 +243,47 @@ def test_a_line_that_takes_nothing_is_given_up_and_nothing_comes_late(board: Ser
     for act in (lambda: spoken.set(2, True), lambda: spoken.get(1)):
         with pytest.raises(TimeoutError, match="takes nothing"):
             act()
+        with pytest.raises(TimeoutError, match="left alone"):
+            act()
+        now[0] += node.REST_S
     termios.tcflow(line, termios.TCOON)
     spoken.set(3, True)
     assert board.becomes([True, False, True, False])
     assert spoken.get(2) is False
     os.close(line)
     port.close()
+
+
+def test_a_line_that_cannot_be_closed_at_once_is_closed_aside(
+    board: SerialRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter that hangs makes `close` wait for half a minute."""
+    left, may_end = threading.Event(), threading.Event()
+    closed: list[int] = []
+
+    def close(fd: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            left.set()
+            may_end.wait(10)
+        closed.append(fd)
+        os_close(fd)
+
+    os_close = os.close
+    port = lcus.Port(place(board.path), Path("/"))
+    port.check()
+    monkeypatch.setattr(lcus, "_unsent", lambda fd: 4)
+    monkeypatch.setattr(lcus.os, "close", close)
+    port.close()
+    assert left.wait(10)
+    assert closed == [], "nobody waits for it"
+    monkeypatch.setattr(lcus, "_unsent", lambda fd: 0)
+    port.send(lcus.frame(1, True))
+    assert board.becomes([True, False, False, False]), "and nobody is kept out by it"
+    may_end.set()
+    port.close()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.name.endswith("(close)"):
+            thread.join(10)
 
 
 def test_what_is_no_terminal_is_an_error(tmp_path: Path) -> None:

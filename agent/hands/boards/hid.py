@@ -5,8 +5,8 @@ without it nothing is written anywhere.
 
 A request to a healthy board takes milliseconds. One that hangs without leaving the bus costs what
 the kernel gives a USB control transfer, 5 s (USB_CTRL_GET_TIMEOUT, linux/usb.h), and there is no
-way to wait less: the ioctl cannot be interrupted. Then it is ETIMEDOUT, and the board is absent
-until it answers again.
+way to wait less: the ioctl cannot be interrupted. Then it is ETIMEDOUT, and the board is left alone
+for a while (`node.REST_S`).
 """
 
 from __future__ import annotations

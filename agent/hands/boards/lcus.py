@@ -8,7 +8,7 @@ Other operations than 00 and 01 mean different things to different clones and ar
 of the adapter is that of every CH340: the board is bound by the port it is plugged into.
 
 Nothing takes longer than half a second but opening a port whose adapter hangs: the kernel's ch341
-driver gives each of its few control transfers a second.
+driver gives each of its control transfers a second, four in all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import re
 import select
 import struct
 import termios
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -126,10 +127,17 @@ class Port:
 
 
 def _release(fd: int) -> None:
-    """Without the flush, closing a line that takes nothing waits for half a minute."""
-    with contextlib.suppress(termios.error):
+    """Give the line back. While something cannot be sent the kernel lets `close` wait for half a
+    minute (closing_wait of tty_port), and only the superuser may tell it not to: then a thread
+    waits. What was not sent goes nowhere."""
+    with contextlib.suppress(OSError, termios.error):
         termios.tcflush(fd, termios.TCIOFLUSH)
-    fcntl.ioctl(fd, termios.TIOCNXCL)
+        fcntl.ioctl(fd, termios.TIOCNXCL)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        if _unsent(fd):
+            threading.Thread(target=os.close, args=(fd,), daemon=True).start()
+            return
+    os.close(fd)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,13 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
+
+SLOW_S = 0.9
+"""Nothing that is healthy takes so long."""
+REST_S = 30.0
+"""How long a board is left alone after it hung: hands is one loop, and a board with eight relays,
+each of them asked once a minute, would hold it up for most of that minute."""
 
 
 class Node:
@@ -18,26 +25,33 @@ class Node:
         find: Callable[[], Path],
         flags: int = os.O_RDWR,
         prepare: Callable[[int], None] = lambda fd: None,
-        release: Callable[[int], None] = lambda fd: None,
+        release: Callable[[int], None] = os.close,
     ) -> None:
-        """`prepare` is done to a descriptor that was just opened, `release` before it is closed;
-        both may raise `OSError`."""
+        """`prepare` is done to a descriptor that was just opened and may raise `OSError`; `release`
+        closes one that was prepared."""
         self._find = find
         self._flags = flags | os.O_CLOEXEC
         self._prepare = prepare
         self._release = release
         self._fd = -1
+        self._opened: tuple[str, int] = ("", 0)
+        self._rests_until_s = -1.0
 
     @contextlib.contextmanager
     def use(self) -> Iterator[int]:
         """The open descriptor. What fails is opened anew the next time: a stale descriptor never
-        answers for a device that was plugged in meanwhile."""
+        answers for a device that was plugged in meanwhile. What hung is ETIMEDOUT at once for
+        `REST_S`, unless it is plugged in anew."""
+        self._check_rest()
+        begin_s = monotonic()
         try:
             if self._fd < 0:
                 self._open()
             yield self._fd
-        except OSError:
+        except OSError as error:
             self.close()
+            if error.errno == errno.ETIMEDOUT or monotonic() - begin_s >= SLOW_S:
+                self._rests_until_s = monotonic() + REST_S
             raise
 
     def close(self) -> None:
@@ -46,17 +60,30 @@ class Node:
         if fd >= 0:
             with contextlib.suppress(OSError):
                 self._release(fd)
-            with contextlib.suppress(OSError):
-                os.close(fd)
 
     def _open(self) -> None:
-        fd = os.open(self._find(), self._flags)
+        path = self._find()
+        self._opened = _identity(path)
+        fd = os.open(path, self._flags)
         try:
             self._prepare(fd)
         except OSError:
-            os.close(fd)  # without `release`: it may be somebody else's
+            os.close(fd)  # not `release`: it may be in use by somebody else
             raise
         self._fd = fd
+
+    def _check_rest(self) -> None:
+        left_s = self._rests_until_s - monotonic()
+        if left_s <= 0:
+            return
+        if _identity(self._find()) == self._opened:
+            raise OSError(errno.ETIMEDOUT, f"it hung, and is left alone for {left_s:.0f} s")
+        self._rests_until_s = -1.0
+
+
+def _identity(path: Path) -> tuple[str, int]:
+    """What is another one after a device was plugged in anew. Raises `OSError`."""
+    return str(path), path.stat().st_ino
 
 
 def no_channel(what: str, channel: int, count: int) -> OSError:
