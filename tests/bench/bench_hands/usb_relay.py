@@ -1,15 +1,16 @@
 """USB relay boards: the HID ones (`USBRelayN`, `HIDRelay`) and the serial one (LCUS on a CH340).
 
-What the relays are stands in `STATE/NAME.relays`, a digit for each: what the box itself cannot make
-up. The HID boards are those of darrylb123/usbrelay's README and of libusb/hidapi#487, the adapter
-answers what drivers/usb/serial/ch341.c of the kernel asks.
+`bench-hands relay NAME` tells what the relays really are, a digit for each. The HID boards are
+those of darrylb123/usbrelay's README and of libusb/hidapi#487; the adapter answers what the
+kernel's drivers/usb/serial/ch341.c asks.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
-from bench_hands import STATE
+from bench_hands import STATE, Wrong, set_mode
 from bench_hands.usb_device import FULL_SPEED, Ids, Stall, Transfer, UsbDevice, descriptor, u16
 
 _INTERFACE, _ENDPOINT, _HID, _REPORT = 4, 5, 0x21, 0x22
@@ -259,3 +260,22 @@ class LcusBoard(RelayDevice):
         self.pending.remove(transfer)
         piece, self._answer = self._answer[:32], self._answer[32:]
         self.reply(transfer.number, 0, piece)
+
+
+KINDS: dict[str, tuple[Callable[[str, Ids], UsbDevice], Callable[[], Ids]]] = {
+    "usbrelay": (UsbRelay, dcttech_ids),
+    "hidrelay": (HidRelay, hidrelay_ids),
+    "lcus": (LcusBoard, lcus_ids),
+}
+
+
+def relay(words: list[str]) -> None:
+    """`NAME` prints a digit for each relay, `NAME MODE` says how the board behaves from now on."""
+    name, *rest = words
+    if rest:
+        set_mode(name, rest[0], (*HidBoard.MODES, *LcusBoard.MODES))
+        return
+    try:
+        print((STATE / f"{name}.relays").read_text())
+    except OSError:
+        raise Wrong(f"no relay board {name!r} is plugged in") from None
