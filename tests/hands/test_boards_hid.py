@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,10 @@ from agent.hands.layout import Place
 ANY = r"."
 DCTTECH = {"protocol": "dcttech", "usb": ["16c0:05df"], "product": "USBRelay[1-8]"}
 HIDRELAY = {"protocol": "hidrelay", "usb": ["0519:2018"], "product": "HIDRelay"}
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def place(at: str = "", spec: dict[str, Any] = DCTTECH, board: str = "dcttech-usbrelay") -> Place:
@@ -285,12 +292,12 @@ def test_closing_twice_and_using_again_is_no_harm(tmp_path: Path, kernel: Kernel
     relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1")
     kernel.boards["hidraw0"] = UsbRelay(1)
     board = open_board(place(), tmp_path)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files()
     for _ in range(3):
         board.set(1, True)
         board.close()
         board.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EPROTO, errno.EIO])
@@ -340,22 +347,80 @@ def test_a_board_that_hung_is_left_alone_for_a_while(
     board.close()
 
 
-def test_what_took_long_hung_whatever_it_ended_with(
-    tmp_path: Path, kernel: Kernel, clock: list[float]
+@pytest.mark.parametrize("where", ["open", "transfer"])
+def test_nobody_waits_for_a_call_that_hangs(
+    tmp_path: Path,
+    kernel: Kernel,
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
 ) -> None:
+    """The kernel ends it after some seconds, and then its descriptor is closed as well."""
     relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1")
     firmware = kernel.boards["hidraw0"] = UsbRelay(1)
+    may_end, ended = threading.Event(), threading.Event()
+    opened, sent = os.open, firmware.send
+
+    def stuck() -> None:
+        may_end.wait(30)
+        ended.set()
+
+    def stuck_open(path: Any, flags: int, *more: Any) -> int:
+        stuck()
+        return opened(path, flags, *more)
+
+    def stuck_send(data: bytes, *, feature: bool) -> None:
+        stuck()
+        raise OSError(errno.ETIMEDOUT, "after 5 s")
+
+    before = open_files()
+    monkeypatch.setattr(node, "LIMIT_S", 0.02)
+    if where == "open":
+        monkeypatch.setattr(os, "open", stuck_open)
+    else:
+        monkeypatch.setattr(firmware, "send", stuck_send)
     board = open_board(place(), tmp_path)
-
-    def slowly(data: bytes, *, feature: bool) -> None:
-        clock[0] += 4.2
-        raise OSError(errno.EIO, "four transfers of a second each")
-
-    firmware.send = slowly  # type: ignore[method-assign]
-    with pytest.raises(OSError, match="four transfers"):
+    with pytest.raises(TimeoutError, match="no answer in"):
         board.set(1, True)
+    assert not ended.is_set()
     with pytest.raises(TimeoutError, match="left alone"):
         board.get(1)
+    may_end.set()
+    assert ended.wait(10)
+    for _ in range(1000):
+        if open_files() == before:
+            break
+        time.sleep(0.002)
+    assert open_files() == before
+    monkeypatch.setattr(node, "LIMIT_S", 5.0)
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(firmware, "send", sent)
+    clock[0] += node.REST_S
+    board.set(1, True)
+    assert firmware.state == [True]
+    board.close()
+
+
+def test_without_a_thread_it_is_an_error_and_nothing_is_lost(
+    tmp_path: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay_boards.plug(tmp_path, "1-1", "16c0:05df", "USBRelay1")
+    kernel.boards["hidraw0"] = UsbRelay(1)
+    board = open_board(place(), tmp_path)
+    board.set(1, True)
+    before = open_files()
+
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(BlockingIOError, match="new thread") as error:
+        board.get(1)
+    assert error.value.errno == errno.EAGAIN
+    monkeypatch.undo()
+    monkeypatch.setattr(fcntl, "ioctl", kernel.ioctl)
+    assert open_files() == before
+    assert board.get(1) is True
     board.close()
 
 

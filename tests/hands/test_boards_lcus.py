@@ -258,32 +258,26 @@ def test_a_line_that_cannot_be_closed_at_once_is_closed_aside(
     board: SerialRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An adapter that hangs makes `close` wait for half a minute."""
-    left, may_end = threading.Event(), threading.Event()
-    closed: list[int] = []
+    may_end, ended = threading.Event(), threading.Event()
+    closes = os.close
 
     def close(fd: int) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            left.set()
-            may_end.wait(10)
-        closed.append(fd)
-        os_close(fd)
+        may_end.wait(30)
+        closes(fd)
+        ended.set()
 
-    os_close = os.close
+    monkeypatch.setattr(node, "CLOSE_S", 0.02)
     port = lcus.Port(place(board.path), Path("/"))
     port.check()
-    monkeypatch.setattr(lcus, "_unsent", lambda fd: 4)
-    monkeypatch.setattr(lcus.os, "close", close)
+    monkeypatch.setattr(os, "close", close)
     port.close()
-    assert left.wait(10)
-    assert closed == [], "nobody waits for it"
-    monkeypatch.setattr(lcus, "_unsent", lambda fd: 0)
+    monkeypatch.setattr(os, "close", closes)
+    assert not ended.is_set(), "nobody waits for it"
     port.send(lcus.frame(1, True))
     assert board.becomes([True, False, False, False]), "and nobody is kept out by it"
     may_end.set()
+    assert ended.wait(10)
     port.close()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.name.endswith("(close)"):
-            thread.join(10)
 
 
 def test_what_is_no_terminal_is_an_error(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 The ids of these boards are shared by many other devices: only the product string decides, and
 without it nothing is written anywhere.
 
-A request to a healthy board takes milliseconds. One that hangs without leaving the bus costs what
-the kernel gives a USB control transfer, 5 s (USB_CTRL_GET_TIMEOUT, linux/usb.h), and there is no
-way to wait less: the ioctl cannot be interrupted. Then it is ETIMEDOUT, and the board is left alone
-for a while (`node.REST_S`).
+A request to a healthy board takes milliseconds. One that hangs without leaving the bus takes what
+the kernel gives a USB control transfer, 5 s (USB_CTRL_GET_TIMEOUT, linux/usb.h): `node` waits for a
+part of it. What was sent may then still come to pass; the next reading tells.
 """
 
 from __future__ import annotations
@@ -63,23 +62,20 @@ class Hidraw:
 
     def product(self) -> str:
         """Its product string, once the kernel has confirmed that it is still there."""
-        with self._node.use() as fd:
-            fcntl.ioctl(fd, _GET_INFO, bytearray(_INFO_BYTES), True)
+        self._node.do(lambda fd: fcntl.ioctl(fd, _GET_INFO, bytearray(_INFO_BYTES), True))
         return self._product
 
     def send(self, data: bytes, *, feature: bool) -> None:
         """One report of eight bytes."""
         report = b"\0" + data.ljust(_REPORT_BYTES, b"\0")
-        with self._node.use() as fd:
-            if feature:
-                fcntl.ioctl(fd, SET_FEATURE, bytearray(report), True)
-            else:
-                os.write(fd, report)
+        if feature:
+            self._node.do(lambda fd: fcntl.ioctl(fd, SET_FEATURE, bytearray(report), True))
+        else:
+            self._node.do(lambda fd: os.write(fd, report))
 
     def feature(self) -> bytes:
         """Its answer, as long as it is."""
-        with self._node.use() as fd:
-            return _get_feature(fd)
+        return self._node.do(_get_feature)
 
     def close(self) -> None:
         """Let go of the node."""

@@ -2,8 +2,8 @@
 
 Which one: `at` is an address (`0x20`), a bus (`i2c-1`) or both (`i2c-1@0x20`). The header of a
 Raspberry Pi is i2c-1. An address that a driver of the kernel holds is EBUSY; one where nothing
-answers is ENODEV. A bus that is held down costs what the controller waits, 1 s on a Raspberry Pi
-(i2c-bcm2835, i2c-designware): ETIMEDOUT.
+answers is ENODEV. A bus that is held down is ETIMEDOUT after what its controller waits, 1 s on a
+Raspberry Pi (i2c-bcm2835, i2c-designware).
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ class I2c:
         data = _Block(byte=value)
         transfer = _Transfer(direction, register, _BYTE_DATA, ctypes.pointer(data))
         try:
-            with self._node.use() as fd:
-                fcntl.ioctl(fd, _SMBUS, transfer)
+            self._node.do(lambda fd: fcntl.ioctl(fd, _SMBUS, transfer))
         except FileNotFoundError:
             raise OSError(
                 errno.ENODEV, f"no bus {self._bus}: switch I2C on (dtparam=i2c_arm=on)"

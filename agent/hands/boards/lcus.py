@@ -7,8 +7,8 @@
 Other operations than 00 and 01 mean different things to different clones and are never sent. The id
 of the adapter is that of every CH340: the board is bound by the port it is plugged into.
 
-Nothing takes longer than half a second but opening a port whose adapter hangs: the kernel's ch341
-driver gives each of its control transfers a second, four in all.
+Nothing that the board does or does not do takes longer than half a second. Only opening a port
+whose adapter hangs does: the kernel's ch341 driver gives each of its control transfers a second.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ import re
 import select
 import struct
 import termios
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from agent import usb_tree
 from agent.hands.boards.node import Node
 from agent.hands.layout import Place
+
+T = TypeVar("T")
 
 GAP_S = 0.1
 """The board's processor handles one command at a time and misses what comes meanwhile; its users
@@ -84,33 +86,32 @@ class Port:
 
     def check(self) -> None:
         """Raises `OSError` where the adapter is gone. Sends nothing."""
-        with self._node.use() as fd, _hang_up_is_gone():
-            termios.tcgetattr(fd)
+        self._do(lambda fd: termios.tcgetattr(fd))
 
     def send(self, data: bytes) -> None:
         """Send a few bytes. What cannot be sent in `SENT_S` is taken back: ETIMEDOUT."""
-        with self._node.use() as fd, _hang_up_is_gone():
-            end_s = time.monotonic() + SENT_S
-            left = data
-            while left or _unsent(fd):
-                with contextlib.suppress(BlockingIOError):
-                    left = left[os.write(fd, left) :]
-                if time.monotonic() > end_s:
-                    termios.tcflush(fd, termios.TCOFLUSH)
-                    raise OSError(errno.ETIMEDOUT, "the line takes nothing")
-                if left or _unsent(fd):
-                    time.sleep(0.001)
+        self._do(lambda fd: _send(fd, data))
 
     def ask(self, question: bytes) -> bytes:
         """Send, and what comes back; nothing where nothing comes."""
-        with self._node.use() as fd, _hang_up_is_gone():
+
+        def act(fd: int) -> bytes:
             termios.tcflush(fd, termios.TCIFLUSH)
-            self.send(question)
+            _send(fd, question)
             return _listen(fd)
+
+        return self._do(act)
 
     def close(self) -> None:
         """Let go of the line."""
         self._node.close()
+
+    def _do(self, act: Callable[[int], T]) -> T:
+        def guarded(fd: int) -> T:
+            with _hang_up_is_gone():
+                return act(fd)
+
+        return self._node.do(guarded)
 
     def _prepare(self, fd: int) -> None:
         with _hang_up_is_gone():
@@ -127,16 +128,13 @@ class Port:
 
 
 def _release(fd: int) -> None:
-    """Give the line back. While something cannot be sent the kernel lets `close` wait for half a
-    minute (closing_wait of tty_port), and only the superuser may tell it not to: then a thread
-    waits. What was not sent goes nowhere."""
+    """Give the line back. What was not sent goes nowhere, or `close` would wait half a minute for
+    it (closing_wait of tty_port); what the adapter was given and does not take makes it wait so
+    long all the same, and meanwhile nobody is kept out."""
     with contextlib.suppress(OSError, termios.error):
         termios.tcflush(fd, termios.TCIOFLUSH)
         fcntl.ioctl(fd, termios.TIOCNXCL)
         fcntl.flock(fd, fcntl.LOCK_UN)
-        if _unsent(fd):
-            threading.Thread(target=os.close, args=(fd,), daemon=True).start()
-            return
     os.close(fd)
 
 
@@ -153,6 +151,20 @@ def _hang_up_is_gone() -> Iterator[None]:
         if isinstance(error, termios.error):
             raise OSError(number, os.strerror(number)) from None
         raise
+
+
+def _send(fd: int, data: bytes) -> None:
+    end_s = time.monotonic() + SENT_S
+    left = data
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            left = left[os.write(fd, left) :] if left else b""
+        if not left and not _unsent(fd):
+            return
+        if time.monotonic() > end_s:
+            termios.tcflush(fd, termios.TCOFLUSH)
+            raise OSError(errno.ETIMEDOUT, "the line takes nothing")
+        time.sleep(0.001)
 
 
 def _unsent(fd: int) -> int:

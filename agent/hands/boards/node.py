@@ -1,20 +1,45 @@
 """What all boards have in common: a node that is opened when it is needed, and again after it
-failed. A board that was unplugged and is plugged in again works again by itself."""
+failed. A board that was unplugged and is plugged in again works again by itself.
+
+hands is one loop, and a board must not hold it up. What is done to a node is done in a thread that
+nobody waits for longer than `LIMIT_S`. The kernel ends each of these calls by itself (a USB control
+transfer after 5 s, a transfer on I2C after 1 s, closing a serial line after 30 s), and then the
+thread ends too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any, TypeVar
 
-SLOW_S = 0.9
+T = TypeVar("T")
+
+LIMIT_S = 1.0
 """Nothing that is healthy takes so long."""
+CLOSE_S = 0.2
 REST_S = 30.0
-"""How long a board is left alone after it hung: hands is one loop, and a board with eight relays,
-each of them asked once a minute, would hold it up for most of that minute."""
+"""How long a board is left alone after it hung: as long as its thread may be busy."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """Something that is done aside. Who does it owns the descriptor meanwhile, and closes it
+    afterwards when nobody waits any more."""
+
+    fd: int
+    result: Any = None
+    error: BaseException | None = None
+    finished: bool = False
+    abandoned: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Node:
@@ -37,31 +62,58 @@ class Node:
         self._opened: tuple[str, int] = ("", 0)
         self._rests_until_s = -1.0
 
-    @contextlib.contextmanager
-    def use(self) -> Iterator[int]:
-        """The open descriptor. What fails is opened anew the next time: a stale descriptor never
-        answers for a device that was plugged in meanwhile. What hung is ETIMEDOUT at once for
-        `REST_S`, unless it is plugged in anew."""
+    def do(self, act: Callable[[int], T]) -> T:
+        """What comes of `act` on the open descriptor. What fails is opened anew the next time: a
+        stale descriptor never answers for a device that was plugged in meanwhile. What is late is
+        ETIMEDOUT, and so is at once what hung in the last `REST_S`, unless it was plugged in anew.
+        """
         self._check_rest()
-        begin_s = monotonic()
-        try:
-            if self._fd < 0:
-                self._open()
-            yield self._fd
-        except OSError as error:
-            self.close()
-            if error.errno == errno.ETIMEDOUT or monotonic() - begin_s >= SLOW_S:
-                self._rests_until_s = monotonic() + REST_S
-            raise
+        job = _Job(self._fd)
+        _aside(lambda: self._run(job, act))
+        self._fd = -1
+        if not job.done.wait(LIMIT_S):
+            with job.lock:
+                job.abandoned = not job.finished
+        if job.abandoned:
+            self._rests_until_s = monotonic() + REST_S
+            raise OSError(errno.ETIMEDOUT, f"no answer in {LIMIT_S:.0f} s")
+        self._fd = job.fd
+        if job.error is None:
+            return job.result  # type: ignore[no-any-return] # it is what `act` returned
+        self.close()
+        if isinstance(job.error, OSError) and job.error.errno == errno.ETIMEDOUT:
+            self._rests_until_s = monotonic() + REST_S
+        raise job.error
 
     def close(self) -> None:
         """Let go. The next use opens it again."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):
-                self._release(fd)
+            closed = threading.Event()
 
-    def _open(self) -> None:
+            def release() -> None:
+                with contextlib.suppress(OSError):
+                    self._release(fd)
+                closed.set()
+
+            _aside(release)
+            closed.wait(CLOSE_S)
+
+    def _run(self, job: _Job, act: Callable[[int], Any]) -> None:
+        try:
+            if job.fd < 0:
+                job.fd = self._open()
+            job.result = act(job.fd)
+        except BaseException as error:  # raised again where it is waited for
+            job.error = error
+        with job.lock:
+            job.finished = True
+        job.done.set()
+        if job.abandoned and job.fd >= 0:
+            with contextlib.suppress(OSError):
+                self._release(job.fd)
+
+    def _open(self) -> int:
         path = self._find()
         self._opened = _identity(path)
         fd = os.open(path, self._flags)
@@ -70,15 +122,30 @@ class Node:
         except OSError:
             os.close(fd)  # not `release`: it may be in use by somebody else
             raise
-        self._fd = fd
+        return fd
 
     def _check_rest(self) -> None:
         left_s = self._rests_until_s - monotonic()
         if left_s <= 0:
             return
-        if _identity(self._find()) == self._opened:
+        if self._is_what_it_was():
             raise OSError(errno.ETIMEDOUT, f"it hung, and is left alone for {left_s:.0f} s")
         self._rests_until_s = -1.0
+
+    def _is_what_it_was(self) -> bool:
+        path, _ = self._opened
+        try:
+            return not path or _identity(Path(path)) == self._opened
+        except OSError:
+            return False
+
+
+def _aside(act: Callable[[], None]) -> None:
+    """In a thread that does not keep the process alive. Raises `OSError`: EAGAIN for no thread."""
+    try:
+        threading.Thread(target=act, daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from None
 
 
 def _identity(path: Path) -> tuple[str, int]:
