@@ -309,6 +309,31 @@ def test_a_board_that_is_pulled_and_plugged_in_again_works_again(tmp_path: Path)
         board.close()
 
 
+@pytest.mark.parametrize(("first", "second"), [("lines", "silent"), ("silent", "lines")])
+def test_what_was_learned_of_a_board_outlives_its_replug_only_where_it_is_a_promise(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    """A board that used to answer and is mute after it was plugged in anew has failed; one that
+    never answered may be another one now."""
+    with SerialRelay(1, first) as before, SerialRelay(1, second) as after:
+        device = relay_boards.plug(
+            tmp_path, "1-1.3", "1a86:7523", node="ttyUSB0", behind=before.path
+        )
+        board = open_board(place(), tmp_path)
+        assert board.get(1) is (False if first == "lines" else None)
+        before.pull()
+        relay_boards.pull(tmp_path, device, "ttyUSB0")
+        with pytest.raises(OSError, match="unplugged"):
+            board.get(1)
+        relay_boards.plug(tmp_path, "1-1.3", "1a86:7523", node="ttyUSB1", behind=after.path)
+        if second == "lines":
+            assert board.get(1) is False
+        else:
+            with pytest.raises(TimeoutError, match="any more"):
+                board.get(1)
+        board.close()
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

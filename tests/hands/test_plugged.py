@@ -40,6 +40,13 @@ def test_what_is_found_is_what_the_profiles_say() -> None:
         assert found == ([sure.id] if sure else [])
 
 
+def test_a_profile_that_is_ambiguous_is_never_proposed() -> None:
+    node = relay.usb_tree.UsbNode("hidraw0", "1-1", "16c0:05df", "Relay")
+    facts = {"usb": ["16c0:05df"], "product": "Relay"}
+    assert relay._is(facts, node)
+    assert not relay._is({**facts, "ambiguous": True}, node)
+
+
 def test_adopt_proposes_every_relay_and_opens_nothing(tmp_path: Path) -> None:
     relay_boards.plug(tmp_path, "1-1.1", "16c0:05df", "USBRelay2", node="hidraw0")
     (tmp_path / "dev/hidraw0").unlink()  # whoever opens it fails

@@ -89,7 +89,7 @@ class Port:
         self._do(lambda fd: termios.tcgetattr(fd))
 
     def send(self, data: bytes) -> None:
-        """Send a few bytes. What cannot be sent in `SENT_S` is taken back: ETIMEDOUT."""
+        """Send a few bytes. What cannot be sent in `SENT_S` is ETIMEDOUT, and never sent."""
         self._do(lambda fd: _send(fd, data))
 
     def ask(self, question: bytes) -> bytes:
@@ -162,7 +162,6 @@ def _send(fd: int, data: bytes) -> None:
         if not left and not _unsent(fd):
             return
         if time.monotonic() > end_s:
-            termios.tcflush(fd, termios.TCOFLUSH)
             raise OSError(errno.ETIMEDOUT, "the line takes nothing")
         time.sleep(0.001)
 
