@@ -15,6 +15,7 @@ AGENT = Path(__file__).parent.parent / "agent"
 FLOORS: dict[str, float] = {
     "agent.model": 0,
     "agent.notify": 0,
+    "agent.usb_tree": 0,
     "agent.clock": 0.5,
     "agent.lanes.wire": 0.5,
     "agent.lanes.confine": 0.5,

@@ -177,7 +177,9 @@ def test_a_shared_id_is_told_apart_by_its_product_string() -> None:
         return found.id if found else None
 
     assert board("USBRelay4") == "dcttech-usbrelay"
-    assert board("HIDRelay") == "hidrelay"
+    assert board("HIDRelay") is None, "that one has an id of its own"
+    assert profiles.match_relay_board("0519:2018", "HIDRelay") is not None
+    assert profiles.match_relay_board("0519:2018", "TSP100") is None, "a printer of that maker"
     assert board("USBRelay") is None
     assert board("My USBRelay4") is None, "the whole string must fit"
     assert board("USBRelay44") is None

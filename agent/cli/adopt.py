@@ -1,4 +1,4 @@
-"""`hearing-room adopt`: a room.toml from what is plugged in."""
+"""`hearing-room adopt`: a room.toml from what is plugged in. Nothing is opened or switched."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(target: Path | None, *, site: str, room: str, as_json: bool) -> int:
         )
     if count == 0:
         print(
-            "hearing-room adopt: no camera, microphone or display was found on this machine",
+            "hearing-room adopt: no camera, microphone, display or relay was found on this machine",
             file=sys.stderr,
         )
     return 0 if count else 1

@@ -37,6 +37,7 @@ def run(*, seconds: float | None, language: str | None, only_virtual: bool) -> i
     with tempfile.TemporaryDirectory(prefix="hearing-room-try-") as name:
         folder = Path(name)
         tables = {} if only_virtual else adopt.discover()
+        tables.pop("relay", None)  # what they switch is nobody's to try out
         real = sum(len(devices) for devices in tables.values())
         _add_virtual(folder / "virtual", tables, words.terms(chosen))
         return asyncio.run(_serve(folder, tables, real, chosen, seconds))

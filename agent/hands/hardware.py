@@ -22,6 +22,7 @@ from agent import notify
 from agent.hands import boards
 from agent.hands.factory import GpiodFactory, Watch
 from agent.hands.layout import Place
+from agent.hands.leds import SystemLeds
 from agent.hands.lines import Line, find_chip
 
 MOCK = "mock"
@@ -117,29 +118,6 @@ class _Lamp:
         self._device.close()
 
 
-class _SystemLed:
-    """A LED that the kernel drives. What made it blink before comes back at the end."""
-
-    def __init__(self, folder: Path) -> None:
-        self._brightness = folder / "brightness"
-        self._trigger = folder / "trigger"
-        self._full = (folder / "max_brightness").read_text().strip()
-        chosen = self._trigger.read_text().partition("[")[2].partition("]")[0]
-        self._before = chosen or "none"
-        self._trigger.write_text("none")
-
-    def set(self, on: bool) -> None:
-        self._brightness.write_text(self._full if on else "0")
-
-    def get(self) -> bool | None:
-        return self._brightness.read_text().strip() != "0"
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.set(False)
-            self._trigger.write_text(self._before)
-
-
 class Hardware:
     """All that can be got hold of. Opening raises `OSError`, with the errno that says why not."""
 
@@ -225,7 +203,7 @@ class Hardware:
     def lamp(self, place: Place) -> Contact:
         """A lamp, dark."""
         if place.led:
-            return _SystemLed(self._root / "sys/class/leds" / place.led)
+            return SystemLeds(place.led, self._root)
         if place.pin is None:
             contact = _BoardContact(self._board(place), place.channel, place.active_low)
             contact.set(False)
@@ -257,8 +235,9 @@ class Hardware:
         self._handed.clear()
 
     def forget_board(self, place: Place) -> None:
-        """A board that failed is opened again at the next try."""
-        board = self._boards.pop((place.board, place.at), None)
+        """A board that failed is opened again at the next try, by whichever of its contacts comes
+        first: they share it."""
+        board = self._boards.get((place.board, place.at))
         if board is not None:
             with contextlib.suppress(OSError):
                 board.close()

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent import settings
 from agent.hands import layout
+from agent.hands.boards import i2c
 from agent.hands.layout import Layout, Place
 from agent.kinds import indicator
 from agent.model import ConfigError, Device
+from agent.usb_tree import PORT
 
 if TYPE_CHECKING:
     from agent import profiles
@@ -56,6 +58,7 @@ class _Planner:
     def __init__(self) -> None:
         self.mistakes: list[str] = []
         self._pins: dict[int, str] = {}
+        self._ats: dict[str, tuple[str, str]] = {}
 
     def relay(self, device: Device) -> layout.Relay:
         s, where = device.settings, f"relay.{device.id}"
@@ -146,7 +149,17 @@ class _Planner:
             if found is not None:
                 self._take(where, found)
             return Place(pin=found, active_low=bool(low))
+        self._tell_apart(where, board, at)
         return Place(board=board, spec=_spec(profile), at=at, channel=channel, active_low=bool(low))
+
+    def _tell_apart(self, where: str, board: str, at: str) -> None:
+        """With two boards of a kind "the only one there is" would be either of them."""
+        first, named = self._ats.setdefault(board, (where, at))
+        if at != named and not (at and named):
+            self.mistakes.append(
+                f'{where}: board {board} with at = "{at}", in {first} with at = "{named}":'
+                " say in both which one it is"
+            )
 
     def _take(self, where: str, pin: int) -> None:
         """A pin has one user, whatever it was called."""
@@ -165,13 +178,26 @@ def _unfit(profile: profiles.RelayBoard, at: str, channel: int) -> Iterator[str]
         yield f"board {profile.id} has {max(relays.count)} relays at most, no channel {channel}"
     if profile.bus == "gpio" and at:
         yield f"board {profile.id} sits on the header: leave `at` out"
+    elif profile.bus != "gpio" and not profile.protocol:
+        yield f"board {profile.id}: its profile names no protocol, so nothing can be sent to it"
     if profile.match and profile.match.ambiguous and not at:
         yield f"board {profile.id} looks like many another: say where it is plugged in, at = ..."
+    if profile.i2c:
+        try:
+            i2c.where(at, profile.i2c.addresses)
+        except ValueError as error:
+            yield f"board {profile.id}: {error}"
+    if profile.bus == "serial" and at and not (at.startswith("/dev/") or PORT.fullmatch(at)):
+        yield f'board {profile.id}: at = "{at}" is neither a USB port (1-1.2) nor a path (/dev/...)'
 
 
 def _spec(profile: profiles.RelayBoard) -> dict[str, Any]:
     """How a board is spoken to, as flat JSON for hands."""
     spec: dict[str, Any] = {"bus": profile.bus}
+    if profile.protocol:
+        spec["protocol"] = profile.protocol.value
+    if profile.relays and profile.relays.count:
+        spec["relays"] = max(profile.relays.count)
     if profile.match:
         spec["usb"] = list(profile.match.usb)
         spec["product"] = profile.match.product

@@ -31,14 +31,16 @@ COLOURS = tuple(str(colour) for colour in patterns.Colour)
 _BOARD = re.compile(
     r"(?P<board>[a-z0-9][a-z0-9-]*)(?:@(?P<at>[^:]{1,64}))?:(?P<channel>[0-9]{1,2})"
 )
-FORMS = "a BCM pin (0 to 27), BOARD:CHANNEL or BOARD@PORT:CHANNEL"
+_LED_NAME = r"[A-Za-z0-9*][A-Za-z0-9:_.*-]{0,63}"
+_LED = re.compile(f"led:{_LED_NAME}")
+FORMS = "a BCM pin (0 to 27), BOARD:CHANNEL, BOARD@PORT:CHANNEL or led:NAME (of /sys/class/leds)"
 
 
 def _lamp(value: int | str) -> int | str:
     if isinstance(value, int):
         if not 0 <= value <= 27:
             raise ValueError(f"must be {FORMS}")
-    elif not _BOARD.fullmatch(value):
+    elif not (_LED if value.startswith("led:") else _BOARD).fullmatch(value):
         raise ValueError(f"must be {FORMS}, not {value!r}")
     return value
 
@@ -60,8 +62,9 @@ class Settings(DeviceSettings):
     pin: Lamp | None = Field(default=None, description=f"a single lamp: {FORMS}")
     led: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.-]{0,63}$",
-        description="a single lamp: a name under /sys/class/leds, such as ACT",
+        pattern=f"^{_LED_NAME}$",
+        description="a single lamp: a name under /sys/class/leds, such as ACT; * stands for"
+        " anything",
     )
     red: Lamp | None = Field(default=None, description=f"the red lamp: {FORMS}")
     yellow: Lamp | None = Field(default=None, description="the yellow lamp")
@@ -125,9 +128,19 @@ def judge(reading: Reading, limits: Settings) -> list[Finding]:
     return [Finding("indicator.absent", level, dict(reading.values), reading.device)]
 
 
+_LIGHTS = ("luxafor", "thingm", "delcom", "riso_kagaku", "dream_cheeky")
+"""What the kernel's hid-led driver calls its lights in the names of their LEDs, as in
+`luxafor0:red:led3`, `delcom1:green` (drivers/hid/hid-led.c). The number does not stay."""
+_COLOURS = ("red", "green", "blue")
+
+
 def discover(root: Path = Path("/")) -> list[dict[str, Any]]:
-    """The board's own activity LED, where there is one: better than no light at all."""
+    """A USB light of the kernel's own driver, else the board's activity LED: better than none."""
+    folder = root / "sys/class/leds"
+    for light in _LIGHTS:
+        if any(folder.glob(f"{light}[0-9]*:red*")):
+            return [{colour: f"led:{light}*:{colour}*" for colour in _COLOURS}]
     for name in ("ACT", "led0"):  # led0 on older images
-        if (root / "sys/class/leds" / name / "brightness").exists():
+        if (folder / name / "brightness").exists():
             return [{"led": name}]
     return []

@@ -3,11 +3,18 @@ rules; a reading is what hands reads back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, Self
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+import firmware_profiles
+from agent import usb_tree
 from agent.kinds import DeviceSettings
 from agent.model import Fault, Finding, Level, Reading
 
@@ -33,8 +40,8 @@ class Settings(DeviceSettings):
     board: str | None = Field(default=None, max_length=64, description="relay board profile")
     at: str = Field(
         default="",
-        max_length=64,
-        description="which board: USB port or device path; one: leave out",
+        max_length=128,
+        description="which board: USB port, device path or I2C address; only one: leave out",
     )
     channel: int | None = Field(default=None, ge=1, le=64, description="relay on that board")
     active_low: bool | None = Field(
@@ -121,3 +128,68 @@ def judge(reading: Reading, limits: Settings) -> list[Finding]:
     elif reading.values.get("budget_left") == 0:
         code = "relay.over_budget"
     return [Finding(code, CODES[code], numbers, reading.device)] if code else []
+
+
+@dataclass(frozen=True, slots=True)
+class Plugged:
+    """A relay board that is plugged in: the id of its profile, what it calls itself, its USB port,
+    and how many relays it has; None where it does not tell."""
+
+    board: str
+    product: str
+    port: str
+    relays: int | None
+
+
+def plugged(root: Path = Path("/")) -> list[Plugged]:
+    """The relay boards that are surely what they look like: by id and product string. Nothing is
+    opened. Serial and I2C boards say nothing of themselves and are not among them."""
+    return [
+        Plugged(board, node.product, node.port, _count(facts, node.product))
+        for node in usb_tree.nodes("hidraw", root)
+        for board, facts in _profiles()
+        if _is(facts.get("match", {}), node)
+    ]
+
+
+def discover(root: Path = Path("/")) -> list[dict[str, Any]]:
+    """A settings table for every relay of the boards that are plugged in; of a board that does not
+    tell how many it has, for the first. Two boards alike are told apart by their port."""
+    boards = plugged(root)
+    alike = Counter(one.board for one in boards)
+    return [
+        {
+            "name": f"{one.product} #{channel}",
+            "board": one.board,
+            **({"at": one.port} if alike[one.board] > 1 else {}),
+            "channel": channel,
+        }
+        for one in boards
+        for channel in range(1, (one.relays or 1) + 1)
+    ]
+
+
+def _profiles() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The facts about relay boards, straight from the files: as validated values all profiles
+    would stay in the daemon's memory for good."""
+    folder = Path(firmware_profiles.__path__[0]) / "relay_boards"
+    for file in sorted(folder.glob("*.toml")):
+        yield file.stem, tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def _is(match: Mapping[str, Any], node: usb_tree.UsbNode) -> bool:
+    product = match.get("product")
+    return (
+        product is not None
+        and not match.get("ambiguous", False)
+        and node.usb_id in match["usb"]
+        and re.fullmatch(product, node.product) is not None
+    )
+
+
+def _count(facts: Mapping[str, Any], product: str) -> int | None:
+    relays = facts.get("relays", {})
+    if relays.get("count_in_product"):
+        return int(product[-1])
+    counts = relays.get("count", ())
+    return int(counts[0]) if len(counts) == 1 else None

@@ -245,6 +245,12 @@ class I2c(Sourced):
     addresses: tuple[I2cAddress, ...] = Field(min_length=1)
     registers: tuple[int, ...] = ()
     bit_per_relay: bool | None = None
+    bits: tuple[Annotated[int, Field(ge=0, le=7)], ...] = Field(
+        default=(), description="the bit of each relay; absent: in their order"
+    )
+    direction_register: int | None = Field(
+        default=None, description="a 0 in here makes a pin an output, and only then it counts"
+    )
     on: int | None = Field(default=None, ge=0, le=255)
     off: int | None = Field(default=None, ge=0, le=255)
 
@@ -260,6 +266,9 @@ class RelayBoard(Profile):
     """A model of relay board."""
 
     bus: Literal["gpio", "i2c", "hid", "serial"]
+    protocol: Fact[Literal["dcttech", "hidrelay", "lcus", "smbus"]] | None = Field(
+        default=None, description="how it is spoken to, where it does not sit on the header"
+    )
     relays: Relays | None = None
     polarity: Polarity | None = None
     match: Match | None = None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import settings
+from agent import profiles, settings
 from agent.hands import layout, plan
+from agent.hands.boards import PROTOCOLS
 from agent.hands.layout import Layout, Place
 from agent.model import ConfigError
 
@@ -78,6 +79,8 @@ def test_a_board_elsewhere_says_how_it_is_spoken_to() -> None:
     (relay,) = made('[relay.r]\nboard = "lcus-serial"\nat = "1-1.3"\nchannel = 2\n').relays
     assert relay.place.spec == {
         "bus": "serial",
+        "protocol": "lcus",
+        "relays": 8,
         "usb": ["1a86:7523"],
         "product": None,
         "baud": 9600,
@@ -102,6 +105,12 @@ def test_lights_of_all_shapes() -> None:
     quiet_in_session = false
     [indicator.act]
     led = "ACT"
+    [indicator.flag]
+    red = "led:luxafor*:red:led*"
+    green = "led:luxafor*:green:led*"
+    blue = 23
+    [indicator.one]
+    pin = "led:delcom0:red"
     """
     lights = {light.id: light for light in made(text).lights}
     assert lights["rgb"].lamps == {"red": Place(17), "green": Place(27), "blue": Place(22)}
@@ -109,6 +118,49 @@ def test_lights_of_all_shapes() -> None:
     assert lights["tower"].lamps["green"].channel == 2
     assert lights["tower"].quiet_in_session is False
     assert lights["act"].lamps == {"white": Place(led="ACT")}
+    assert lights["flag"].lamps == {
+        "red": Place(led="luxafor*:red:led*"),
+        "green": Place(led="luxafor*:green:led*"),
+        "blue": Place(23),
+    }
+    assert lights["one"].lamps == {"white": Place(led="delcom0:red")}
+
+
+def test_two_boards_of_a_kind_are_told_apart_by_where_they_are() -> None:
+    text = """
+    [relay.a]
+    board = "dcttech-usbrelay"
+    at = "1-1.2"
+    channel = 1
+    [relay.b]
+    board = "dcttech-usbrelay"
+    at = "1-1.3"
+    channel = 1
+    [indicator.i]
+    red = "dcttech-usbrelay@1-1.3:2"
+    green = "seeed-4ch-i2c@i2c-1@0x20:4"
+    """
+    room = made(text)
+    assert [str(r.place) for r in room.relays] == [
+        "dcttech-usbrelay@1-1.2 channel 1",
+        "dcttech-usbrelay@1-1.3 channel 1",
+    ]
+    green = room.lights[0].lamps["green"]
+    assert (green.at, green.channel, green.active_low) == ("i2c-1@0x20", 4, True)
+
+
+def test_every_board_in_the_catalogue_can_be_spoken_to() -> None:
+    boards = profiles.all_relay_boards().values()
+    named = {b.id: b.protocol.value for b in boards if b.protocol}
+    assert set(named) == {b.id for b in boards if b.bus != "gpio"}
+    assert set(named.values()) == set(PROTOCOLS)
+
+
+def test_a_board_without_a_protocol_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'name = "B"\nbus = "hid"\n[match]\nusb = ["1234:5678"]\nsource = "made up here"\n'
+    mute = profiles.parse(profiles.RelayBoard, "mute", text)
+    monkeypatch.setattr(profiles, "all_relay_boards", lambda: {"mute": mute})
+    assert "its profile names no protocol" in mistakes('[relay.r]\nboard = "mute"\nchannel = 1\n')
 
 
 def test_a_button_keeps_its_times() -> None:
@@ -124,6 +176,16 @@ def test_a_button_keeps_its_times() -> None:
         ('[relay.r]\nboard = "generic-opto"\nchannel = 1\n', "wired freely: give pin"),
         ('[relay.r]\nboard = "lcus-serial"\nchannel = 1\n', "say where it is plugged in, at = "),
         ('[relay.r]\nboard = "waveshare-3ch"\nat = "1-1"\nchannel = 1\n', "leave `at` out"),
+        ('[relay.r]\nboard = "seeed-4ch-i2c"\nchannel = 1\n', "it may be at 0x20, 0x21, 0x22"),
+        ('[relay.r]\nboard = "seeed-4ch-i2c"\nat = "0x10"\nchannel = 1\n', "it answers at 0x20"),
+        ('[relay.r]\nboard = "seeed-4ch-i2c"\nat = "1-1"\nchannel = 1\n', "is no address"),
+        ('[relay.r]\nboard = "lcus-serial"\nat = "COM3"\nchannel = 1\n', "neither a USB port"),
+        ('[relay.r]\nboard = "hidrelay"\nchannel = 9\n', "has 8 relays at most, no channel 9"),
+        (
+            '[relay.r]\nboard = "hidrelay"\nchannel = 1\n'
+            '[relay.s]\nboard = "hidrelay"\nat = "1-1.2"\nchannel = 1\n',
+            'relay.s: board hidrelay with at = "1-1.2", in relay.r with at = "": say in both',
+        ),
         (
             '[relay.r]\nboard = "waveshare-3ch"\nchannel = 1\n[button.b]\npin = 26\n',
             "button.b: GPIO 26 is taken by relay.r",
@@ -154,6 +216,10 @@ def test_what_cannot_be_is_named_with_its_place(text: str, said: str) -> None:
         ("[indicator.i]\npin = 28\n", "must be a BCM pin (0 to 27)"),
         ('[indicator.i]\nred = "gpio4"\n', "must be a BCM pin (0 to 27), BOARD:CHANNEL"),
         ('[indicator.i]\nled = "../x"\n', "indicator.i.led"),
+        ('[indicator.i]\nred = "led:../x"\n', "or led:NAME (of /sys/class/leds), not 'led:../x'"),
+        ('[indicator.i]\nred = "led:"\n', "indicator.i.red"),
+        ('[indicator.i]\nled = "A"\n[indicator.j]\nred = "led:A"\n', "LED A is taken by"),
+        ('[indicator.i]\nred = "led:A"\ngreen = "led:A"\n', "two lamps on the same pin"),
         ("[button.b]\npin = 4\ncheck_s = 9\n", "must rise in this order"),
         ("[relay.r]\npin = 4\nmax_on_s = 5\nmin_on_s = 6\n", "max_on_s is shorter"),
         ('[relay.r]\npin = 4\nmax_on_s = 5\npower_on = "on"\n', "off soon after every boot"),
@@ -170,6 +236,7 @@ def test_a_layout_survives_its_journey() -> None:
     text = """
     [relay.r]
     board = "dockerpi-4ch-i2c"
+    at = "0x10"
     channel = 1
     [indicator.i]
     red = 17

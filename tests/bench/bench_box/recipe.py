@@ -37,7 +37,8 @@ INITRD_MODULES = ("virtio_blk", "ext4")
 MODULES = _words("""
  virtio_net 9p 9pnet_virtio virtio_gpu bochs virtio_rng qemu_fw_cfg vivid snd_aloop
  snd_dummy gpio_sim dummy_hcd libcomposite usb_f_hid usb_f_mass_storage usb_f_acm gadgetfs uvcvideo
- snd_usb_audio vhci_hcd usbhid hid_generic usb_storage uas sd_mod xhci_pci cdc_acm sch_netem sch_tbf
+ snd_usb_audio vhci_hcd usbhid hid_generic hid_led ch341
+ usb_storage uas sd_mod xhci_pci cdc_acm sch_netem sch_tbf
  sch_fq_codel sch_ingress cls_u32 act_mirred ifb veth dummy bridge 8021q i6300esb softdog dm_flakey
  loop overlay squashfs vfat nls_ascii nls_cp437 configfs i2c_dev i2c_stub uinput evdev autofs4
  binfmt_misc nf_tables nft_ct nft_reject_inet nft_limit nf_conntrack fuse cuse zram""")

@@ -4,6 +4,7 @@ hardware                           at every boot
 camera [-d NAME] MODE              the vivid camera (no NAME), or a USB webcam
 microphone [-d NAME] MODE          the loopback sound card (no NAME), or a USB microphone
 usb plug KIND [NAME] [KEY=VALUE ...] | unplug NAME | authorize NAME | deauthorize NAME | list
+relay NAME [MODE]                  what the relays of a USB board are; how it behaves
 gpio read LINE | high LINE | low LINE | pulse LINE SECONDS | list
 display list | off|on|detect CONNECTOR | edid CONNECTOR FILE|reset
 network shape WORD ... | clear | device add|del|down|up NAME [IP]
@@ -24,6 +25,7 @@ VERBS = {
     "microphone": "microphone",
     "usb": "plug",
     "usb-serve": "plug",
+    "relay": "usb_relay",
     "gpio": "gpio",
     "display": "display",
     "network": "network",

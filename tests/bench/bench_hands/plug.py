@@ -12,7 +12,8 @@ from bench_hands import STATE, Wrong, run
 from bench_hands.usb_device import Ids, UsbDevice
 
 _COME_UP_S = 60.0
-_KINDS = ("webcam", "microphone")
+_RELAY_NODES = ("*/*/hidraw/hidraw*", "*/ttyUSB*")
+_KINDS = ("webcam", "microphone", "usbrelay", "hidrelay", "lcus")
 
 
 def usb(words: list[str]) -> None:
@@ -51,13 +52,17 @@ def _maker(kind: str) -> tuple[Callable[[str, Ids], UsbDevice], Callable[[], Ids
         from bench_hands import webcam
 
         return webcam.Webcam, webcam.ids
+    if kind != "microphone":
+        from bench_hands import usb_relay
+
+        return usb_relay.KINDS[kind]
     from bench_hands import usb_microphone
 
     return usb_microphone.UsbMicrophone, usb_microphone.ids
 
 
 def _forget(name: str) -> None:
-    for suffix in ("path", "mode"):
+    for suffix in ("path", "mode", "relays"):
         (STATE / f"{name}.{suffix}").unlink(missing_ok=True)
 
 
@@ -77,6 +82,8 @@ def _plug(words: list[str]) -> None:
     if (STATE / f"{name}.path").exists():
         raise Wrong(f"{name} is plugged in already")
     run("modprobe", "vhci-hcd")
+    if kind == "lcus":
+        run("modprobe", "ch341")
     # As quick to answer as a device is: it must not wait for the processor with everybody else.
     service = ("systemd-run", "-q", "--collect", f"--unit=bench-usb-{name}", "-p", "CPUWeight=1000")
     if run(*service, "--", "/usr/local/sbin/bench-hands", "usb-serve", kind, name, *rest):
@@ -95,7 +102,7 @@ def _has_node(name: str) -> bool:
         folder = _folder(name)
     except Wrong:
         return False
-    patterns = ("*/video4linux/video*", "*/sound/card*/pcm*")
+    patterns = ("*/video4linux/video*", "*/sound/card*/pcm*", *_RELAY_NODES)
     return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
@@ -109,7 +116,7 @@ def _list() -> None:
             except OSError:
                 return "?"
 
-        patterns = ("*/video4linux/video*", "*/sound/card*")
+        patterns = ("*/video4linux/video*", "*/sound/card*", *_RELAY_NODES)
         nodes = sorted({node.name for p in patterns for node in folder.glob(p)})
         words = (f"{said('idVendor')}:{said('idProduct')}", f"port={folder.name}")
         print(path.stem, *words, f"authorized={said('authorized')}", *nodes)
