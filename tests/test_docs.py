@@ -11,6 +11,7 @@ import ast
 import re
 import shlex
 import sys
+import textwrap
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -64,8 +65,15 @@ def lines_of(page: Path) -> tuple[str, ...]:
 
 def fences(page: Path, language: str) -> list[str]:
     """The fenced blocks of a page that are in a language."""
-    pattern = rf"^```{language}\n(.*?)^```$"
-    return re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    pattern = rf"^( *)```{language}\n(.*?)^\1```$"
+    found = re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+def is_code(line: str) -> bool:
+    """Whether a line is indented as code; five spaces are a list in a list that goes on."""
+    indent = len(line) - len(line.lstrip())
+    return indent == 4 or indent > 5
 
 
 def prose(page: Path) -> Iterator[str]:
@@ -74,7 +82,7 @@ def prose(page: Path) -> Iterator[str]:
     for line in lines_of(page):
         if line.lstrip().startswith("```"):
             inside = not inside
-        elif not inside and not line.startswith(("    ", "<!--")):
+        elif not inside and not is_code(line) and not line.startswith("<!--"):
             yield line
 
 
@@ -99,7 +107,7 @@ def commands() -> Iterator[tuple[str, str]]:
         fenced = False
         for number, line in enumerate(lines_of(page), 1):
             fenced ^= line.lstrip().startswith("```")
-            whole = fenced or line.startswith("    ")
+            whole = fenced or is_code(line)
             for code in [line] if whole else re.findall(r"`([^`]*)`", line):
                 for found in _PROGRAM.finditer(code):
                     yield f"{name_of(page)}:{number}", found[1].strip()
@@ -249,7 +257,7 @@ def test_both_languages_have_the_same_sections(english: Path, vietnamese: Path) 
 @pytest.mark.parametrize(("english", "vietnamese"), PAIRS, ids=lambda p: p.name)
 def test_both_languages_have_the_same_commands(english: Path, vietnamese: Path) -> None:
     def typed_in(page: Path) -> list[str]:
-        code = [line for line in lines_of(page) if line.startswith("    ")]
+        code = [line for line in lines_of(page) if is_code(line)]
         return [re.sub(r"\s+#.*", "", line).strip() for line in code]
 
     assert typed_in(english) == typed_in(vietnamese)
