@@ -142,3 +142,18 @@ def test_the_agent_loads_no_heavy_library(module: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_file_hides_a_name_of_its_folder(path: Path) -> None:
+    """Importing a file sets its name in the folder, over whatever stood there: late, and only in
+    the process that imports it."""
+    package = path.parent / "__init__.py"
+    if path.name == "__init__.py" or not package.exists():
+        return
+    for node in ast.parse(package.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            assert node.name != path.stem, f"{package}: {node.name} is also {path.name}"
+        if isinstance(node, ast.ImportFrom) and node.module != name_of(path):
+            bound = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+            assert bound.get(path.stem, name_of(path)) == name_of(path), f"{package}: {path.name}"

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from agent.kinds.camera import damage, picture
 from agent.kinds.camera.capture import About
-from agent.kinds.camera.changes import Changes
 from agent.kinds.camera.fingerprint import Fingerprint
 from agent.kinds.camera.frames import Frame, Grey, from_picture
+from agent.kinds.camera.stillness import Changes
 from agent.model import Scalar
 
 SMALL = (320, 180)
