@@ -28,8 +28,8 @@ from agent.cli import codes, command
 from agent.cli.app import app
 from agent.cli.card import table, text
 from agent.hands import plan
-from agent.link.commands import CATALOGUE, typed
-from agent.model import Command
+from agent.link.commands import typed
+from agent.model import Command, State
 from agent.room.commands import CAPABILITIES
 
 ROOT = Path(__file__).parents[1]
@@ -362,8 +362,30 @@ def test_every_line_of_doctor_is_explained(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", TROUBLE)
-def test_every_command_that_can_be_given_is_in_the_catalogue(language: str) -> None:
-    assert set(CAPABILITIES) <= set(CATALOGUE)
+def test_every_refusal_of_the_contract_is_explained(language: str) -> None:
+    contract = (DOCS / "contract.md").read_text(encoding="utf-8")
+    part = contract.partition("- Codes of refusal:")[2].partition("\n- ")[0]
+    refusals = set(re.findall(r"`([a-z_]+)`", part)) - {
+        "in_session",
+        "absent",
+        "error",
+        "exception",
+    }
+    assert len(refusals) > 15
+    page = TROUBLE[language].read_text(encoding="utf-8")
+    assert sorted(code for code in refusals if f"`{code}`" not in page) == []
+
+
+@pytest.mark.parametrize("language", TROUBLE)
+def test_what_the_status_says_is_quoted_as_it_is(language: str) -> None:
+    page = TROUBLE[language].read_text(encoding="utf-8")
+    terms, texts = words.terms(language), words.load(language)
+    said = [terms[f"table.{key}"] for key in ("no_agent", "agent_offline", "broker_lost")]
+    said += [terms["mode.in_session"], terms["mode.maintenance"]]
+    said += [texts["agent.nothing_configured"].title_for("")]
+    assert [one for one in said if f"*{one}*" not in page] == []
+    states = [f"] {terms[f'state.{state}'].upper()}`" for state in State]
+    assert [one for one in states if one not in page] == []
 
 
 def write() -> None:
