@@ -23,7 +23,7 @@ import pytest
 from test_words import FORBIDDEN, broken_rules
 from typer.main import get_command
 
-from agent import patterns, settings, words
+from agent import patterns, profiles, settings, words
 from agent.cli import codes, command
 from agent.cli.app import app
 from agent.cli.card import table, text
@@ -49,6 +49,7 @@ STRIP_S = 6.0
 STANDINS = '[camera.cam-front]\nsource = "v4l2:/dev/video0"\n'
 """Devices that a fragment of a room.toml may name."""
 _PROGRAM = re.compile(r"(?<![\w.-])(?<!-[ugo] )hearing-room(?![\w./-])[ ]+([^|\n`>]*)")
+_ROW = re.compile(r"\| `([a-z0-9-]+)` \| (.*) \|$")
 _PATH = re.compile(
     r"`((?:agent|tests|docs|firmware_profiles|systemd|packaging)/[\w./-]*|install\.sh)`"
 )
@@ -240,6 +241,19 @@ def test_every_room_in_the_documents_can_be(where: str, block: str) -> None:
     head = "" if "room" in tables else '[room]\nsite = "hcm"\nid = "hcm-tgpl-01"\n'
     standins = "" if "cam-front" in tables.get("camera", {}) else STANDINS
     plan.of(settings.parse(head + block + "\n" + standins))
+
+
+def test_the_pins_of_boards_are_those_of_their_profiles() -> None:
+    rows = {m[1]: m[2] for line in lines_of(DOCS / "wiring.md") if (m := _ROW.match(line))}
+    for name, board in profiles.all_relay_boards().items():
+        if board.bus != "gpio" or board.relays is None or not board.relays.pins:
+            continue
+        assert name in rows, f"{name} is missing in the table of pins"
+        cells = rows[name].split("|")
+        pins = [int(n) for n in re.findall(r"\d+", re.split(r"[;(]", cells[0])[0])]
+        assert pins == list(board.relays.pins), name
+        low = board.polarity.active_low if board.polarity else None
+        assert cells[1].strip()[0] == ("0" if low else "1"), name
 
 
 # -- two languages ---------------------------------------------------------------------------------
