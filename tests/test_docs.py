@@ -23,13 +23,13 @@ import pytest
 from test_words import FORBIDDEN, broken_rules
 from typer.main import get_command
 
-from agent import patterns, settings, words
+from agent import patterns, profiles, settings, words
 from agent.cli import codes, command
 from agent.cli.app import app
 from agent.cli.card import table, text
 from agent.hands import plan
-from agent.link.commands import CATALOGUE, typed
-from agent.model import Command
+from agent.link.commands import typed
+from agent.model import Command, State
 from agent.room.commands import CAPABILITIES
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +49,7 @@ STRIP_S = 6.0
 STANDINS = '[camera.cam-front]\nsource = "v4l2:/dev/video0"\n'
 """Devices that a fragment of a room.toml may name."""
 _PROGRAM = re.compile(r"(?<![\w.-])(?<!-[ugo] )hearing-room(?![\w./-])[ ]+([^|\n`>]*)")
+_ROW = re.compile(r"\| `([a-z0-9-]+)` \| (.*) \|$")
 _PATH = re.compile(
     r"`((?:agent|tests|docs|firmware_profiles|systemd|packaging)/[\w./-]*|install\.sh)`"
 )
@@ -242,6 +243,19 @@ def test_every_room_in_the_documents_can_be(where: str, block: str) -> None:
     plan.of(settings.parse(head + block + "\n" + standins))
 
 
+def test_the_pins_of_boards_are_those_of_their_profiles() -> None:
+    rows = {m[1]: m[2] for line in lines_of(DOCS / "wiring.md") if (m := _ROW.match(line))}
+    for name, board in profiles.all_relay_boards().items():
+        if board.bus != "gpio" or board.relays is None or not board.relays.pins:
+            continue
+        assert name in rows, f"{name} is missing in the table of pins"
+        cells = rows[name].split("|")
+        pins = [int(n) for n in re.findall(r"\d+", re.split(r"[;(]", cells[0])[0])]
+        assert pins == list(board.relays.pins), name
+        low = board.polarity.active_low if board.polarity else None
+        assert cells[1].strip()[0] == ("0" if low else "1"), name
+
+
 # -- two languages ---------------------------------------------------------------------------------
 
 
@@ -362,8 +376,30 @@ def test_every_line_of_doctor_is_explained(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", TROUBLE)
-def test_every_command_that_can_be_given_is_in_the_catalogue(language: str) -> None:
-    assert set(CAPABILITIES) <= set(CATALOGUE)
+def test_every_refusal_of_the_contract_is_explained(language: str) -> None:
+    contract = (DOCS / "contract.md").read_text(encoding="utf-8")
+    part = contract.partition("- Codes of refusal:")[2].partition("\n- ")[0]
+    refusals = set(re.findall(r"`([a-z_]+)`", part)) - {
+        "in_session",
+        "absent",
+        "error",
+        "exception",
+    }
+    assert len(refusals) > 15
+    page = TROUBLE[language].read_text(encoding="utf-8")
+    assert sorted(code for code in refusals if f"`{code}`" not in page) == []
+
+
+@pytest.mark.parametrize("language", TROUBLE)
+def test_what_the_status_says_is_quoted_as_it_is(language: str) -> None:
+    page = TROUBLE[language].read_text(encoding="utf-8")
+    terms, texts = words.terms(language), words.load(language)
+    said = [terms[f"table.{key}"] for key in ("no_agent", "agent_offline", "broker_lost")]
+    said += [terms["mode.in_session"], terms["mode.maintenance"]]
+    said += [texts["agent.nothing_configured"].title_for("")]
+    assert [one for one in said if f"*{one}*" not in page] == []
+    states = [f"] {terms[f'state.{state}'].upper()}`" for state in State]
+    assert [one for one in states if one not in page] == []
 
 
 def write() -> None:
