@@ -8,17 +8,18 @@ Questions, as on every lane (`agent.lanes.wire`):
     button     read {button}
 
 `say` is the agent's word: what the room is, and that it is alive. `wait` is answered when
-something has happened after event number `after`, or when `within_s` is over. What happened while
-nobody asked is kept, up to a bound. A rule that forbids something answers `skipped` with its name.
+something has happened after event number `after`, or when `within_s` is over; device and asker are
+names and stand in its `identity`. What happened while nobody asked is kept, up to a bound. `reload`
+begins to read room.toml again; `about` tells when it is done. A rule that forbids something answers
+`skipped` with its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from agent.hands.keeper import Keeper, Kept
 from agent.hands.lamps import AllLamps
 from agent.hands.layout import Layout
 from agent.hands.lights import Word
+from agent.hands.news import News
 from agent.hands.press import Press
 from agent.hands.relays import Relays
 from agent.lanes.wire import Question
@@ -38,17 +40,15 @@ from agent.patterns import Pattern
 
 log = logging.getLogger("hands")
 
-MAX_EVENTS = 256
 MAX_WAIT_S = 60.0
+MAX_NAME = 64
+KEEP_AGAIN_S = 30.0
+"""How often a state file that could not be written is tried again."""
 REASON_S = 8.0
 """How long a light says the reason again after a short press: twice the longest counted blink."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
-    number: int
-    at_s: float
-    values: Mapping[str, Scalar]
+Adopt = Callable[[Layout | None], None]
 
 
 class Desk:
@@ -62,9 +62,10 @@ class Desk:
         *,
         boot: str,
         clock: Callable[[], float],
-        reload: Callable[[], Layout | None] = lambda: None,
+        reload: Callable[[Adopt], None] = lambda adopt: None,
     ) -> None:
-        """`reload` gives the layout of the file as it is now, None when it cannot be read."""
+        """`reload` begins to read the file again, and later calls back with the layout; with None
+        where it cannot be read."""
         self.stopping = False
         self.layout = layout
         self._hardware = hardware
@@ -72,18 +73,21 @@ class Desk:
         self._boot = boot
         self._clock = clock
         self._reload = reload
-        self._events: deque[_Event] = deque(maxlen=MAX_EVENTS)
-        self._number = self._lost = 0
+        self._puzzle = ""
         self._word: Word | None = None
         self._heard_s = -math.inf
         self._silent = False
         self._again_until_s = -math.inf
-        self._lamps_due_s = 0.0
         self._dirty = True
-        kept = keeper.read()
-        self._mode = kept.mode if kept.boot == boot else ""
+        self._keep_s = -math.inf
+        kept, now_s = keeper.read(), clock()
+        same = kept.boot == boot
+        self._mode = kept.mode if same else ""
+        self._news = News(
+            now_s, number=kept.number, lost=kept.lost, events=kept.events, same_boot=same
+        )
         self._relays = Relays(layout.relays, hardware, self._tell)
-        self._relays.start(kept.relays, clock(), same_boot=kept.boot == boot)
+        self._relays.start(kept.relays, now_s, same_boot=same)
         hardware.release_strangers()
         self._presses: dict[str, Press] = {}
         self._inputs: dict[str, Any] = {}
@@ -97,12 +101,20 @@ class Desk:
         """The answer; None for a `wait` that goes on."""
         now_s = self._clock()
         try:
-            return self._answers(question, question.settings, now_s)
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("%s %s cannot be understood: %s", question.kind, question.ask, error)
+            reading = self._answers(question, question.settings, now_s)
+            self._puzzle = ""
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            puzzle = f"{question.kind} {question.ask} cannot be understood: {error!r:.200}"
+            if puzzle != self._puzzle:  # who says it once says it every few seconds
+                log.warning("%s", puzzle)
+            self._puzzle = puzzle
             return Reading(fault=Fault.ERROR, why="not_understood")
+        except Exception:  # nothing that is asked may end what holds the relays
+            log.exception("%s %s", question.kind, question.ask)
+            return Reading(fault=Fault.ERROR, why="exception")
         finally:
             self._save()
+        return reading
 
     def _answers(self, question: Question, args: Mapping[str, Any], now_s: float) -> Reading | None:
         match question.kind, question.ask:
@@ -111,9 +123,11 @@ class Desk:
             case "hands", "say":
                 return self._say(args, now_s)
             case "hands", "wait":
-                return self.news(int(args["after"]))
+                float(args["within_s"])
+                self._dirty |= self._news.taken(int(args["after"]))
+                return self._news.oldest()
             case "hands", "reload":
-                return self._load_again(now_s)
+                return self._read_again(now_s)
             case "hands", "stop":
                 self.stop(now_s)
                 return Reading()
@@ -124,23 +138,8 @@ class Desk:
             case "indicator", "read":
                 return self._lamps.read(args["light"])
             case "button", "read":
-                return self._button(args["button"], now_s)
+                return self._button(args["button"])
         raise ValueError("no such question")
-
-    def news(self, after: int) -> Reading | None:
-        """The oldest event that nobody has taken yet, None where there is none. Whoever asks has
-        taken all up to `after`; a number beyond the last one is that of an earlier process."""
-        if after <= self._number:
-            while self._events and self._events[0].number <= after:
-                self._events.popleft()
-                self._lost = 0
-        if not self._events:
-            return None
-        event = self._events[0]
-        values = {"number": event.number, "at_s": round(event.at_s, 3), **event.values}
-        if self._lost:
-            values["lost"] = self._lost
-        return Reading(values)
 
     def _about(self) -> Reading:
         held = self._hardware
@@ -157,67 +156,67 @@ class Desk:
         return Reading(values, identity=identity)
 
     def _say(self, args: Mapping[str, Any], now_s: float) -> Reading:
-        word = Word(**args)
-        if word.state not in lights.STATES or word.mode not in lights.MODES:
-            raise ValueError(f"{word.state}, {word.mode}: no such state or mode")
+        word = lights.heard(args)
         if self._silent:
             log.info("the agent speaks again")
         self._word, self._heard_s, self._silent = word, now_s, False
         self._dirty = self._dirty or word.mode != self._mode
         self._mode = word.mode
         engine = self._relays.engine
-        engine.locked = word.mode == "in_session"
+        engine.locked = word.locks
         engine.lock_at_s = math.inf if word.lock_in_s is None else now_s + word.lock_in_s
-        self._lamps_due_s = now_s
-        return Reading({"number": self._number})
+        return Reading({"number": self._news.number})
 
     def _move(self, wish: str, args: Mapping[str, Any], now_s: float) -> Reading:
-        relay, by = str(args["relay"]), str(args.get("by", ""))
-        glass = bool(args.get("glass", False))
-        if glass and not self._break_glass(now_s):
+        relay, on, glass = args["relay"], args.get("on", True), args.get("glass", False)
+        if not isinstance(relay, str) or not isinstance(on, bool) or not isinstance(glass, bool):
+            raise ValueError(f"relay = {relay!r:.70}, on = {on!r:.10}, glass = {glass!r:.10}")
+        by = _name(args.get("by", ""))
+        held = [p for p in self._presses.values() if p.held]
+        if glass and not held:
             return Reading(fault=Fault.SKIPPED, why="not_held")
         self._dirty = True
         if wish == "pulse":
-            return self._relays.pulse(relay, now_s, by=by, glass=glass)
-        on = args["on"]
-        if not isinstance(on, bool):
-            raise ValueError(f"on = {on!r} is no boolean")
-        return self._relays.set(relay, on, now_s, by=by, glass=glass)
+            reading = self._relays.pulse(relay, now_s, by=by, glass=glass)
+        else:
+            reading = self._relays.set(relay, on, now_s, by=by, glass=glass)
+        if glass and reading.fault is not Fault.SKIPPED:
+            for one in held:  # the glass is broken once a press
+                one.spend()
+        return reading
 
-    def _break_glass(self, now_s: float) -> bool:
-        """Somebody holds the button down at the box, now: a command from far away may pass."""
-        held = [p for p in self._presses.values() if p.held_s(now_s) > 0]
-        for one in held:
-            one.spend()
-        return bool(held)
-
-    def _button(self, name: str, now_s: float) -> Reading:
+    def _button(self, name: str) -> Reading:
         if name in self._missing:
             self._take_buttons()
         if name in self._missing:
             return Reading({"errno": self._missing[name]}, Fault.ABSENT, "no_node")
         if name not in self._presses:
             return Reading(fault=Fault.SKIPPED, why="unknown_button")
-        held = self._presses[name]
-        pressed = held.held_s(now_s) > 0
-        return Reading({"pressed": pressed or held.stuck, "stuck": held.stuck})
+        found = self._presses[name]
+        return Reading({"pressed": found.down, "stuck": found.stuck})
 
-    def _load_again(self, now_s: float) -> Reading:
-        if self._relays.engine.locked or now_s >= self._relays.engine.lock_at_s:
+    def _read_again(self, now_s: float) -> Reading:
+        if self._in_session(now_s):
             return Reading(fault=Fault.SKIPPED, why="in_session")
-        layout = self._reload()
-        if layout is None:
-            return Reading(fault=Fault.ERROR, why="bad_file")
-        if layout != self.layout:
-            self._lamps.close()
-            for device in self._inputs.values():
-                device.close()
-            relays = Relays(layout.relays, self._hardware, self._tell)
-            relays.adopt(self._relays, now_s)
-            self.layout, self._relays, self._dirty = layout, relays, True
-            self._take_lights_and_buttons()
-            log.info("room.toml was read again: layout %s", layout.digest)
-        return self._about()
+        self._reload(self._adopt)
+        return Reading()
+
+    def _adopt(self, layout: Layout | None) -> None:
+        """The file was read again: hold what it says now, unless a session has begun meanwhile."""
+        now_s = self._clock()
+        if layout is None or layout == self.layout or self._in_session(now_s):
+            return
+        self._let_go()
+        relays = Relays(layout.relays, self._hardware, self._tell)
+        relays.adopt(self._relays, now_s)
+        self.layout, self._relays, self._dirty = layout, relays, True
+        self._take_lights_and_buttons()
+        self._save()
+        log.info("room.toml was read again: layout %s", layout.digest)
+
+    def _in_session(self, now_s: float) -> bool:
+        engine = self._relays.engine
+        return engine.locked or now_s >= engine.lock_at_s
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -228,41 +227,58 @@ class Desk:
         for name, one in self._presses.items():
             for word in one.tick(now_s):
                 self._pressed(name, word, now_s)
-        if self._word is not None and not self._silent and now_s - self._heard_s >= patterns.LOST_S:
+        if self._word is not None and not self._silent and now_s >= self._heard_s + patterns.LOST_S:
             self._silent = True
             log.warning("no word from the agent for %.0f s", patterns.LOST_S)
-            self._lamps_due_s = now_s
         instead = self._instead(now_s)
-        self._lamps_due_s = self._lamps.show(
+        lamps_due_s = self._lamps.show(
             self._word, self._heard_s, now_s, mode=self._mode, instead=instead
         )
         self._save()
-        due = [self._relays.engine.due_s(), self._lamps_due_s]
+        due = [self._relays.engine.due_s(), lamps_due_s]
+        if self._keeper.failing:
+            due.append(self._keep_s)
         due += [p.due_s() for p in self._presses.values()]
         if now_s < self._again_until_s:
             due.append(self._again_until_s)
-        due += [s for s in self._hold_steps(now_s) if s > now_s]
+        due += [s for s in self._hold_steps() if s > now_s]
         return min(due)
 
     def stop(self, now_s: float) -> None:
         """Make safe what has to be; the loop ends."""
         self._relays.stop(now_s)
+        self._save()
         self.stopping = True
 
     def close(self) -> None:
         """Lights out. The relays stay open: what happens to them is for the kernel, or for
         systemd's store, which may hold them for the next process."""
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._lamps.close()
         for device in self._inputs.values():
-            device.close()
+            with contextlib.suppress(OSError):
+                device.close()
 
     def _save(self) -> None:
         """Keep what has to outlive this process."""
-        if self._dirty or self._keeper.failing:
-            self._dirty = False
-            engine = self._relays.engine
-            kept = Kept(self._boot, engine.save(), self._mode, layouts.dump(self.layout))
-            self._keeper.write(kept)
+        now_s = self._clock()
+        if not self._dirty and not (self._keeper.failing and now_s >= self._keep_s):
+            return
+        self._dirty, self._keep_s = False, now_s + KEEP_AGAIN_S
+        news = self._news
+        self._keeper.write(
+            Kept(
+                boot=self._boot,
+                relays=self._relays.engine.save(),
+                mode=self._mode,
+                layout=layouts.dump(self.layout),
+                number=news.number,
+                lost=news.lost,
+                events=news.events,
+            )
+        )
 
     # -- lights and button ---------------------------------------------------------------------
 
@@ -282,6 +298,7 @@ class Desk:
                     pull_up=button.pull_up,
                     changed=partial(self._edge, name),
                 )
+                down = bool(device.is_active)
             except OSError as error:
                 if self._missing.get(name) != error.errno:
                     log.warning("button %s (GPIO %d): %s", name, button.pin, error)
@@ -289,7 +306,7 @@ class Desk:
                 continue
             self._missing.pop(name, None)
             self._inputs[name] = device
-            self._presses[name] = Press(button, down=device.is_active, now_s=self._clock())
+            self._presses[name] = Press(button, down=down, now_s=self._clock())
 
     def _edge(self, name: str, down: bool) -> None:
         now_s = self._clock()
@@ -304,25 +321,22 @@ class Desk:
 
     def _instead(self, now_s: float) -> Pattern | None:
         """What the button puts in the place of the room's state: that it has been noticed."""
-        held_s = max((p.held_s(now_s) for p in self._presses.values()), default=0.0)
-        first = self.layout.buttons[0] if self.layout.buttons else None
-        if first is not None and held_s >= first.check_s:
+        if any(now_s >= step_s for step_s in self._hold_steps()):
             return patterns.HELD_CHECK
         if now_s < self._again_until_s and not self._silent:
             return lights.reason(self._word)
         return None
 
-    def _hold_steps(self, now_s: float) -> list[float]:
+    def _hold_steps(self) -> list[float]:
         """When a button that is held reaches its next meaning, for the light that answers."""
-        return [
-            now_s - held_s + button.check_s
-            for button in self.layout.buttons
-            if button.id in self._presses and (held_s := self._presses[button.id].held_s(now_s)) > 0
-        ]
+        held = [(b, p) for b in self.layout.buttons if (p := self._presses.get(b.id))]
+        return [p.since_s + b.check_s for b, p in held if p.since_s is not None]
 
-    def _tell(self, event: str, device: str, facts: Mapping[str, Scalar]) -> None:
+    def _tell(self, event: str, device: str, facts: Mapping[str, Scalar], by: str = "") -> None:
         self._dirty = True
-        self._number += 1
-        self._lost += len(self._events) == MAX_EVENTS
-        values = {"event": event, "device": device, **facts}
-        self._events.append(_Event(self._number, self._clock(), values))
+        self._news.tell(event, device, facts, by, self._clock())
+
+
+def _name(text: Any) -> str:
+    """Who asks, as it may stand in a log and on the line: 64 printable ASCII characters at most."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in str(text))[:MAX_NAME]

@@ -13,14 +13,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.hands import pasts
 from agent.hands.layout import Relay
+from agent.hands.pasts import LONG_AGO_S
 
 HOUR_S = 3_600.0
-LONG_AGO_S = -math.inf
+RETRY_S = 10.0
+"""What a rule demands and the hardware did not do is tried again after so long."""
+BOOT_S = 120.0
+"""So long after the box came up a relay that was out of reach still gets its first state, whatever
+the room is doing: boards on USB come up late."""
 
 OK, PENDING = "ok", "pending"
 UNKNOWN_RELAY = "unknown_relay"
@@ -31,9 +37,13 @@ TOO_SOON = "too_soon"
 REFUSALS = frozenset({UNKNOWN_RELAY, SESSION_LOCK, INTERLOCKED, OVER_BUDGET, TOO_SOON})
 
 CAUSES = frozenset(
-    {"command", "pulse", "pulse_end", "interlock", "max_on", "power_on", "restore", "stop"}
+    {"command", "pulse", "pulse_end", "interlock", "max_on", "power_on", "restore", "stop", "found"}
 )
-"""Why a relay was switched."""
+"""Why a relay was switched; `found`: it was not, somebody or something else has moved it."""
+_DEMANDED = frozenset({"pulse_end", "max_on", "power_on", "restore"})
+"""Causes that are rules: nobody is there to ask again, so the rule itself does."""
+_LOCKABLE = frozenset({"command", "power_on"})
+"""Causes that a session stops when their time comes in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class Answer:
     has to be switched now, in this order."""
 
     code: str
-    acts: tuple[Act, ...] = ()
+    acts: tuple[Act | Dropped, ...] = ()
     due_s: float | None = None
 
 
@@ -79,6 +89,7 @@ class _Track:
     rules: Relay
     on: bool = False
     changed_s: float = LONG_AGO_S
+    before_s: float = LONG_AGO_S
     switched: deque[float] = field(default_factory=deque)
     job: _Job | None = None
 
@@ -90,7 +101,9 @@ class _Track:
     @property
     def must_end_s(self) -> float:
         longest = self.rules.max_on_s
-        return self.changed_s + longest if self.on and longest is not None else math.inf
+        if not self.on or longest is None or (self.job and self.job.cause == "max_on"):
+            return math.inf
+        return self.changed_s + longest
 
 
 class Engine:
@@ -102,12 +115,26 @@ class Engine:
         """In session, or nobody has said otherwise yet."""
         self.lock_at_s = math.inf
         """When the next session begins, as far as it is known."""
+        self._began_s = LONG_AGO_S
 
     # -- what is -------------------------------------------------------------------------------
 
     def on(self, relay: str) -> bool:
         """Whether a relay is on, as far as this machine switched it."""
         return self._tracks[relay].on
+
+    def alone(self, relay: str) -> bool:
+        """Whether no other relay of its group is on."""
+        return not self._others_on(self._tracks[relay])
+
+    def is_locked(self, relay: str, now_s: float) -> bool:
+        """Whether a session keeps a relay where it is."""
+        return self._is_locked(self._tracks[relay], now_s, glass=False)
+
+    def owes(self, relay: str) -> bool:
+        """Whether a rule is going to switch a relay by itself."""
+        job = self._tracks[relay].job
+        return job is not None and job.cause in _DEMANDED
 
     def facts(self, relay: str, now_s: float) -> dict[str, Any]:
         """Flat facts about a relay: `on`, `wanted_on`, `changed_s` (age; absent where never),
@@ -141,7 +168,7 @@ class Engine:
         track = self._tracks.get(relay)
         if track is None:
             return Answer(UNKNOWN_RELAY)
-        acts = self._catch_up(now_s)
+        acts = self.tick(now_s)  # what is due goes first
         answer = self._on(track, now_s, by, glass) if on else self._off(track, now_s, by, glass)
         return Answer(answer.code, (*acts, *answer.acts), answer.due_s)
 
@@ -150,7 +177,7 @@ class Engine:
         track = self._tracks.get(relay)
         if track is None:
             return Answer(UNKNOWN_RELAY)
-        acts = self._catch_up(now_s)
+        acts = self.tick(now_s)  # what is due goes first
         answer = self._pulse(track, now_s, by, glass)
         return Answer(answer.code, (*acts, *answer.acts), answer.due_s)
 
@@ -219,18 +246,23 @@ class Engine:
         track.job = _Job(not track.on, end_s, "pulse_end", by, glass)
         return Answer(OK, (act,), end_s)
 
-    def failed(self, relay: str) -> None:
-        """The last act could not be done: the relay is as it was, and what was to follow is off.
-        The attempt stays counted."""
-        track = self._tracks[relay]
-        track.on = not track.on
-        track.job = None
+    def failed(self, act: Act, now_s: float) -> None:
+        """An act could not be done: the relay is as it was, since when it was. A wish is over, its
+        attempt stays counted, and what was to follow is off; what a rule demands is tried again."""
+        track = self._tracks[act.relay]
+        track.on, track.changed_s, track.job = not act.on, track.before_s, None
+        if act.cause in _DEMANDED:
+            track.switched.pop()
+            free = act.cause != "power_on" or now_s - self._began_s < BOOT_S
+            track.job = _Job(act.on, now_s + RETRY_S, act.cause, act.by, glass=free)
 
-    def found(self, relay: str, on: bool, now_s: float) -> None:
-        """A relay that was out of reach is back, in this state."""
+    def found(self, relay: str, on: bool, now_s: float) -> bool:
+        """A relay that was out of reach is back, in this state. True where that is another one."""
         track = self._tracks[relay]
-        if track.on is not on:
-            track.on, track.changed_s, track.job = on, now_s, None
+        if track.on is on:
+            return False
+        track.on, track.changed_s, track.job = on, now_s, None
+        return True
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -244,25 +276,24 @@ class Engine:
                 done.append(self._switch(ending, False, now_s, "max_on"))
                 continue
             track = next(t for t in self._tracks.values() if t.job and t.job.at_s <= due_s)
-            done.append(self._do(track, now_s))
+            done += self._do(track, now_s)
         return done
 
-    def _catch_up(self, now_s: float) -> list[Act]:
-        """What is due goes first: a wish meets relays as they ought to be."""
-        return [act for act in self.tick(now_s) if isinstance(act, Act)]
-
-    def _do(self, track: _Track, now_s: float) -> Act | Dropped:
+    def _do(self, track: _Track, now_s: float) -> Iterator[Act | Dropped]:
         job, track.job = track.job, None
         assert job is not None
+        if job.on is track.on:
+            return
         if job.on:
-            refusal = self._refuses_on(track, now_s)
-            if job.cause == "command" and self._is_locked(track, now_s, job.glass):
+            refusal = "" if job.cause == "power_on" else self._refuses_on(track, now_s)
+            if job.cause in _LOCKABLE and self._is_locked(track, now_s, job.glass):
                 refusal = SESSION_LOCK
             if self._others_on(track) or self._group_free_s(track) > now_s:
                 refusal = INTERLOCKED
             if refusal:
-                return Dropped(track.rules.id, refusal, job.by)
-        return self._switch(track, job.on, now_s, job.cause, job.by)
+                yield Dropped(track.rules.id, refusal, job.by)
+                return
+        yield self._switch(track, job.on, now_s, job.cause, job.by)
 
     # -- rules ---------------------------------------------------------------------------------
 
@@ -292,7 +323,7 @@ class Engine:
 
     def _switch(self, track: _Track, on: bool, now_s: float, cause: str, by: str = "") -> Act:
         track.on = on
-        track.changed_s = now_s
+        track.before_s, track.changed_s = track.changed_s, now_s
         track.switched.append(now_s)
         return Act(track.rules.id, on, cause, by)
 
@@ -301,6 +332,7 @@ class Engine:
     def power_on(self, last: Mapping[str, bool], now_s: float) -> list[Act]:
         """The states after the box was switched on, as each relay's `power_on` says. `last` are
         the states before. Of a group only the first one goes on."""
+        self._began_s = now_s
         acts: list[Act] = []
         for name, track in self._tracks.items():
             rule = track.rules.power_on
@@ -341,24 +373,24 @@ class Engine:
         """Go on from what `save` gave. `seen` is what was read back from lines that were held
         meanwhile: it counts more than what was saved. After another boot the switchings of the
         last hour count as done at its beginning, and no relay is on before `power_on` says so.
-        Returns what has to be switched to make the lines agree with the rules."""
+        Returns what has to be switched to make the lines agree with the rules. Raises `ValueError`
+        for what `save` never gave."""
         seen = seen or {}
         for name, track in self._tracks.items():
-            past = saved.get(name, {})
-            times = [float(t) for t in past.get("switched", [])]
+            past = pasts.of(saved.get(name))
             if not same_boot:
-                track.switched.extend(0.0 for _ in times)
-                track.changed_s = 0.0 if past.get("changed_s") is not None else LONG_AGO_S
+                track.switched.extend(0.0 for _ in past.switched)
+                track.changed_s = LONG_AGO_S if past.changed_s == LONG_AGO_S else 0.0
                 continue
-            track.switched.extend(times)
-            changed = past.get("changed_s")
-            track.changed_s = LONG_AGO_S if changed is None else float(changed)
-            track.on = bool(past.get("on", False))
+            track.switched.extend(min(t, now_s) for t in past.switched)
+            track.on, track.changed_s = past.on, min(past.changed_s, now_s)
             if name in seen and seen[name] is not track.on:
                 track.on, track.changed_s = seen[name], now_s
             if track.on and not math.isfinite(track.changed_s):
                 track.changed_s = now_s
-            track.job = _job_restored(past.get("back"))
+            if (back := past.back) is not None:
+                at_s = min(back.at_s, now_s + track.rules.pulse_s)
+                track.job = _Job(back.on, at_s, "pulse_end", back.by, glass=False)
         return self._mend(now_s)
 
     def _mend(self, now_s: float) -> list[Act]:
@@ -375,9 +407,3 @@ def _job_saved(job: _Job | None) -> Mapping[str, Any] | None:
     if job is None or job.cause != "pulse_end":
         return None
     return {"on": job.on, "at_s": job.at_s, "by": job.by}
-
-
-def _job_restored(raw: Mapping[str, Any] | None) -> _Job | None:
-    if not raw:
-        return None
-    return _Job(bool(raw["on"]), float(raw["at_s"]), "pulse_end", str(raw.get("by", "")), False)

@@ -109,7 +109,13 @@ class GpiodPin(PiPin):  # type: ignore[misc]
 
     def dispatch(self) -> None:
         """Take the edges that have come in and tell of each. Called by the loop."""
-        for event in self._request.read_edge_events():
+        try:
+            events = self._request.read_edge_events()
+        except OSError:  # the chip is gone; a line that says nothing more is not asked again
+            self._watching = False
+            self.factory.watch(self._request.fd, None)
+            return
+        for event in events:
             rising = event.event_type is event.Type.RISING_EDGE
             self._call_when_changed(event.timestamp_ns / 1e9, int(rising))
 

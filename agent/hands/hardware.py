@@ -167,7 +167,8 @@ class Hardware:
             return None
         try:
             return Line(self._handed[place.pin]).read() is not place.active_low
-        except OSError:  # a descriptor that is no line
+        except OSError:  # a descriptor that is no line, and would come again at every start
+            notify.forget(f"{KEPT}{place.pin}")
             os.close(self._handed.pop(place.pin))
             return None
 

@@ -18,6 +18,9 @@ from agent.patterns import Pattern
 
 log = logging.getLogger("hands")
 
+SHORTEST_S = 0.005
+"""No blink is shorter: the next moment to look is later than this one, whatever is rounded."""
+
 
 class Lamps:
     """One light: its lamps, the pattern that is shown, and since when."""
@@ -44,7 +47,7 @@ class Lamps:
             self._pattern, self._began_s = pattern, now_s
         colour, left_s = pattern.at(now_s - self._began_s)
         self._burn(lights.lamps(colour, self._lamps))
-        return now_s + left_s if math.isfinite(left_s) else math.inf
+        return now_s + max(left_s, SHORTEST_S)
 
     def read(self) -> Reading:
         """Which pattern is shown, or why none can be. What is missing is tried again."""
@@ -65,6 +68,7 @@ class Lamps:
             with contextlib.suppress(OSError):
                 lamp.close()
         self._lamps.clear()
+        self._burning = frozenset()
 
     def _take(self) -> None:
         number = 0
@@ -73,6 +77,7 @@ class Lamps:
                 continue
             try:
                 self._lamps[colour] = self._hardware.lamp(place)
+                self._burning -= {colour}  # it comes dark
             except OSError as error:
                 number = error.errno or errno.EIO
                 if number != self.errno:
@@ -118,8 +123,9 @@ class AllLamps:
     ) -> float:
         """Show what the room is; `instead` takes the place of the state on status lights. Returns
         when something changes next by itself."""
-        age_s = now_s - heard_s
-        due = [math.inf if word is None else heard_s + patterns.LOST_S]
+        lost_s = math.inf if word is None else heard_s + patterns.LOST_S
+        age_s = patterns.LOST_S if now_s >= lost_s else now_s - heard_s
+        due = [lost_s if now_s < lost_s else math.inf]
         for lamps in self._lights.values():
             light = lamps.light
             if light.role == "door":
@@ -130,7 +136,7 @@ class AllLamps:
                 quiet = light.quiet_in_session
                 pattern = instead or lights.status(word, age_s, quiet_in_session=quiet)
             due.append(lamps.show(pattern, now_s))
-        return min(t for t in (*due, math.inf) if t > now_s)
+        return min(due)
 
     def read(self, light: str) -> Reading:
         """Which pattern a light shows."""

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from agent.hands.tables import made
+
 VERSION = 1
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,11 @@ class Place:
     channel: int = 0
     led: str = ""
     active_low: bool = False
+
+    @property
+    def wire(self) -> tuple[int | None, str, str, int, str]:
+        """Which contact it is, however it is spoken to."""
+        return self.pin, self.board, self.at, self.channel, self.led
 
     def __str__(self) -> str:
         """How a person would say it: `GPIO 26`, `lcus-serial@1-1.2 channel 3`, `LED ACT`."""
@@ -111,18 +119,20 @@ def dump(layout: Layout) -> str:
 
 def parse(text: str) -> Layout:
     """The layout of a line that `dump` wrote. Raises `ValueError` for any other."""
-    raw = json.loads(text)
-    if not isinstance(raw, dict) or raw.get("version") != VERSION:
-        raise ValueError("not a layout of this version")
     try:
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.get("version") != VERSION:
+            raise ValueError("not a layout of this version")
         return Layout(
-            relays=tuple(Relay(**{**r, "place": Place(**r["place"])}) for r in raw["relays"]),
-            lights=tuple(Light(**{**v, "lamps": _lamps(v["lamps"])}) for v in raw["lights"]),
-            buttons=tuple(Button(**b) for b in raw["buttons"]),
+            relays=tuple(
+                made(Relay, {**r, "place": made(Place, r["place"])}) for r in raw["relays"]
+            ),
+            lights=tuple(made(Light, {**v, "lamps": _lamps(v["lamps"])}) for v in raw["lights"]),
+            buttons=tuple(made(Button, b) for b in raw["buttons"]),
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError) as error:
         raise ValueError(f"not a layout: {error}") from None
 
 
 def _lamps(raw: Mapping[str, Any]) -> dict[str, Place]:
-    return {colour: Place(**place) for colour, place in raw.items()}
+    return {colour: made(Place, place) for colour, place in raw.items()}

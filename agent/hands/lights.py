@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from agent import patterns
+from agent.hands.tables import made
 from agent.patterns import Colour, Pattern
 
 STATES = frozenset({"ready", "at_risk", "not_ready", "unknown"})
@@ -39,6 +41,19 @@ class Word:
     commissioned: bool = True
     mic_live: bool | None = None
     lock_in_s: float | None = None
+
+    @property
+    def locks(self) -> bool:
+        """Whether relays stay where they are: in session, and in a mode that is not known here."""
+        return self.mode == "in_session" or self.mode not in MODES
+
+
+def heard(raw: Mapping[str, Any]) -> Word:
+    """The agent's word as it came. What a newer agent says beyond it is passed over, and a state
+    that is not known counts as unknown. Raises `ValueError` for a value of another type."""
+    known = {field.name for field in fields(Word)}
+    word = made(Word, {key: value for key, value in raw.items() if key in known})
+    return word if word.state in STATES else replace(word, state="unknown")
 
 
 def status(word: Word | None, age_s: float, *, quiet_in_session: bool) -> Pattern:

@@ -10,40 +10,29 @@ and ends it; SIGUSR2 ends it with everything held as it is, for whoever starts i
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fcntl
 import logging
-import math
 import os
 import pwd
-import selectors
-import signal
 import socket
 import stat
-import struct
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent import __version__, clock, notify
 from agent.hands import layout as layouts
-from agent.hands.desk import MAX_WAIT_S, Desk
+from agent.hands.desk import Desk
 from agent.hands.hardware import KEPT, Hardware
 from agent.hands.keeper import Keeper
 from agent.hands.layout import Layout
+from agent.hands.loop import MAX_CLIENTS, Loop
+from agent.hands.planning import Planner
 from agent.lanes import wire
 from agent.lanes.confine import confine_hands
-from agent.model import Fault, Reading, WireError
 
 log = logging.getLogger("hands")
 
-MAX_CLIENTS = 8
-LOOK_S = 5.0
-"""How often a hands that was started by hand looks whether its folder is still there."""
-PLAN_S = 60.0
 _CONFIG, _BUSY = 78, 75
 
 
@@ -67,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _BUSY
     layers = confine_hands()
     keeper = Keeper(state)
-    layout = plan(options.config) or _kept_layout(keeper)
+    loop = Loop(listener, users, wire.Hello(wire.PROTO, __version__, os.getpid(), layers))
+    planner = Planner(options.config, loop.watch)
+    layout = planner.wait() or _kept_layout(keeper)
     if layout is None:
         return _CONFIG
-    loop = Loop(listener, users, wire.Hello(wire.PROTO, __version__, os.getpid(), layers))
     hardware = Hardware(watch=loop.watch, handed=lines)
     _advise(hardware, layout)
     desk = Desk(
@@ -79,28 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keeper,
         boot=clock.boot_id(),
         clock=clock.up_s,
-        reload=lambda: plan(options.config),
+        reload=planner.begin,
     )
-    loop.run(desk, options.socket)
-    desk.close()
-    return 0
-
-
-def plan(config: Path) -> Layout | None:
-    """The layout of a room.toml, worked out by a child that carries the libraries; None, with the
-    mistakes in the log, where there is none."""
-    command = [sys.executable, "-P", "-s", "-m", "agent.hands.plan", str(config)]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     try:
-        done = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=PLAN_S, check=False
-        )
-        if done.returncode == 0:
-            return layouts.parse(done.stdout)
-        log.error("%s", done.stderr.strip()[-4000:])
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        log.error("%s cannot be worked out: %s", config, error)
-    return None
+        loop.run(desk, options.socket)
+    finally:
+        desk.close()  # whatever happened: no light is left over
+        planner.close()
+    return 0
 
 
 def _kept_layout(keeper: Keeper) -> Layout | None:
@@ -168,207 +144,6 @@ def _users(name: str | None) -> frozenset[int]:
     except KeyError:
         raise OSError(f"--user {name}: no such user") from None
     return frozenset({0, os.geteuid()} | agent)
-
-
-@dataclass(slots=True)
-class _Client:
-    """Somebody who asks, and the question that waits for news."""
-
-    sock: socket.socket
-    pending: bytes = b""
-    waiting: wire.Question | None = None
-    until_s: float = math.inf
-    unsent: bytes = field(default=b"")
-
-
-class Loop:
-    """One thread, one selector: questions, edges, timers, signals."""
-
-    def __init__(self, listener: socket.socket, users: frozenset[int], hello: wire.Hello) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._listener = listener
-        self._users = users
-        self._hello = wire.encode_hello(hello)
-        self._clients: dict[int, _Client] = {}
-        self._ended = False
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
-
-    def watch(self, fd: int, callback: Callable[[], None] | None) -> None:
-        """Call back when a descriptor is readable; None ends it."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(fd)
-        if callback is not None:
-            self._selector.register(fd, selectors.EVENT_READ, callback)
-
-    def run(self, desk: Desk, path: Path | None) -> None:
-        """Serve until told to stop. By hand (`path`) also until the socket's folder is gone."""
-        self._desk = desk
-        own = _identity(path)
-        feed_s = notify.watchdog_period_s()
-        with _signals(self._selector, self._signalled):
-            notify.ready("holding relays and lights")
-            while not (self._ended or desk.stopping):
-                due_s = min(desk.tick(), self._waits_end_s())
-                self._news()
-                notify.watchdog()
-                pauses = [due_s - clock.up_s()]
-                if feed_s is not None:
-                    pauses.append(feed_s / 2)
-                if path is not None:
-                    pauses.append(LOOK_S)
-                pause_s = min(pauses)
-                for key, _ in self._selector.select(max(0.0, min(pause_s, 3_600.0))):
-                    key.data()
-                self._let_waits_end()
-                if path is not None and _identity(path) != own:
-                    log.info("%s is gone, and so is what it was for", path)
-                    self._ended = True
-            notify.stopping()
-        for client in list(self._clients.values()):
-            self._drop(client)
-        self._listener.close()
-        if path is not None and _identity(path) == own:
-            path.unlink()
-
-    def _signalled(self, number: int) -> None:
-        if number == signal.SIGUSR2:
-            log.info("handing over: everything stays as it is")
-            self._ended = True
-        else:
-            self._desk.stop(clock.up_s())
-
-    # -- clients -------------------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _, uid, _ = struct.unpack("3i", raw)
-        if uid not in self._users or len(self._clients) >= MAX_CLIENTS:
-            log.warning("uid %d may not ask, or too many do", uid)
-            sock.close()
-            return
-        sock.setblocking(False)
-        client = _Client(sock)
-        self._clients[sock.fileno()] = client
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._hear(client))
-        self._send(client, self._hello)
-
-    def _hear(self, client: _Client) -> None:
-        try:
-            data = client.sock.recv(65_536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(client)
-            return
-        *lines, client.pending = (client.pending + data).split(b"\n")
-        if len(client.pending) > wire.MAX_QUESTION:
-            log.warning("a question without an end")
-            self._drop(client)
-            return
-        for line in lines:
-            if client.sock.fileno() >= 0:
-                self._ask(client, line)
-
-    def _ask(self, client: _Client, line: bytes) -> None:
-        try:
-            question = wire.decode_question(line)
-        except WireError as error:
-            log.warning("no question: %s", error)
-            self._drop(client)
-            return
-        if client.waiting is not None:  # one question at a time: this ends the one that waits
-            self._say(client, client.waiting, Reading())
-            client.waiting = None
-        reading = self._desk.answer(question)
-        if reading is not None:
-            self._say(client, question, reading)
-            return
-        within_s = min(float(question.settings.get("within_s", 0.0)), MAX_WAIT_S)
-        client.waiting, client.until_s = question, clock.up_s() + within_s
-
-    def _waits_end_s(self) -> float:
-        return min((c.until_s for c in self._clients.values() if c.waiting), default=math.inf)
-
-    def _news(self) -> None:
-        """Answer those who wait, if something has happened."""
-        for client in [c for c in self._clients.values() if c.waiting]:
-            assert client.waiting is not None
-            reading = self._desk.answer(client.waiting)
-            if reading is not None:
-                self._say(client, client.waiting, reading)
-                client.waiting = None
-
-    def _let_waits_end(self) -> None:
-        now_s = clock.up_s()
-        for client in list(self._clients.values()):
-            if client.waiting is not None and now_s >= client.until_s:
-                self._say(client, client.waiting, Reading())
-                client.waiting = None
-
-    def _say(self, client: _Client, question: wire.Question, reading: Reading) -> None:
-        try:
-            line = wire.encode(question.id, reading)
-        except WireError as error:
-            log.error("%s %s: %s", question.kind, question.ask, error)
-            line = wire.encode(question.id, Reading(fault=Fault.ERROR, why="exception"))
-        self._send(client, line)
-
-    def _send(self, client: _Client, line: bytes) -> None:
-        """An answer is far smaller than a socket's buffer: who does not take it is not there."""
-        try:
-            sent = client.sock.send(line)
-        except OSError:
-            sent = 0
-        if sent != len(line):
-            self._drop(client)
-
-    def _drop(self, client: _Client) -> None:
-        if client.sock.fileno() >= 0:
-            self._clients.pop(client.sock.fileno(), None)
-            self._selector.unregister(client.sock)
-            client.sock.close()
-        client.waiting = None
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    if path is None:
-        return None
-    try:
-        info = path.stat()
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino
-
-
-@contextlib.contextmanager
-def _signals(selector: selectors.BaseSelector, callback: Callable[[int], None]) -> Iterator[None]:
-    """Signals become events of the loop; elsewhere than in the main thread there are none."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    before = signal.set_wakeup_fd(writer)
-
-    def read() -> None:
-        for number in os.read(reader, 64):
-            callback(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, lambda *_: None)
-    selector.register(reader, selectors.EVENT_READ, read)
-    try:
-        yield
-    finally:
-        selector.unregister(reader)
-        signal.set_wakeup_fd(before)
-        os.close(reader)
-        os.close(writer)
 
 
 if __name__ == "__main__":

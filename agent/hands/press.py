@@ -22,7 +22,7 @@ class Press:
         self._button = button
         self._raw = self._down = down
         self._raw_s = self._since_s = now_s
-        self._spent = down
+        self._spent = self._used = down
         self._stuck = False
 
     def edge(self, down: bool, now_s: float) -> list[str]:
@@ -53,20 +53,36 @@ class Press:
         return now_s - self._since_s if self._down and not self._spent else 0.0
 
     @property
+    def since_s(self) -> float | None:
+        """Since when it has been held on purpose; None as `held_s` is 0."""
+        return self._since_s if self._down and not self._spent else None
+
+    @property
+    def down(self) -> bool:
+        """Whether it is down, for whatever reason."""
+        return self._down
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds it down now, and this press has not served for anything else. How
+        long does not matter, as long as it is not stuck."""
+        return self._down and self._raw and not self._used and not self._stuck
+
+    @property
     def stuck(self) -> bool:
         """Whether it has been down for longer than anybody holds it."""
         return self._stuck
 
     def spend(self) -> None:
         """This press has served for something else; letting go means nothing more."""
-        self._spent = True
+        self._spent = self._used = True
 
     def _certain(self, now_s: float) -> Iterator[str]:
         button = self._button
         if self._raw is not self._down and now_s >= self._raw_s + button.debounce_s:
             self._down = self._raw
             if self._down:
-                self._since_s, self._spent = self._raw_s, False
+                self._since_s, self._spent, self._used = self._raw_s, False, False
             else:
                 yield from self._let_go(self._raw_s - self._since_s)
         if not self._down or self._raw is not self._down:

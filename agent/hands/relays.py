@@ -8,15 +8,17 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from agent.hands.engine import Act, Answer, Dropped, Engine
+from agent.hands import pasts
+from agent.hands.engine import INTERLOCKED, OK, PENDING, Act, Answer, Dropped, Engine
 from agent.hands.hardware import Contact, Hardware
 from agent.hands.layout import Relay
 from agent.model import Fault, Reading, Scalar
 
 log = logging.getLogger("hands")
 
-Told = Callable[[str, str, Mapping[str, Scalar]], None]
-"""Tells of something that happened: event, relay, facts."""
+Told = Callable[[str, str, Mapping[str, Scalar], str], None]
+"""Tells of something that happened: event, relay, facts, and who asked for it."""
+_NOT_ALONE = 0
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOENT})
 
 
@@ -30,41 +32,81 @@ class Relays:
         self._contacts: dict[str, Contact] = {}
         self._feedback: dict[str, Any] = {}
         self._trouble: dict[str, int] = {}
+        self._said: set[str] = set()
         self.engine = Engine(self._rules.values())
 
     # -- starts and stops ----------------------------------------------------------------------
 
     def start(self, kept: Mapping[str, Any], now_s: float, *, same_boot: bool) -> None:
         """Take hold of every contact, each in its right state from the first moment. Lines that an
-        earlier process left are as they are."""
-        held = {name: self._hardware.held(r.place) for name, r in self._rules.items()}
-        seen = {name: on for name, on in held.items() if on is not None}
+        earlier process left are as they are, and so are boards that tell what they are. Raises
+        `ValueError` for what `engine.save` never gave."""
+        seen = self._held()
+        acts: list[Act] = []
         if same_boot or seen:
+            seen = {name: on for name, on in self._looked_at().items() if on is not None} | seen
             acts = self.engine.restore(kept, now_s, same_boot=True, seen=seen)
+            was = {name: past.on for name, past in pasts.all_of(kept).items()}
+            moved = [name for name, on in seen.items() if was.get(name, on) is not on]
+            self._tell(Act(name, seen[name], "found") for name in moved)
         else:
             self.engine.restore(kept, now_s, same_boot=False)
-            last = {name: bool(past.get("on")) for name, past in kept.items()}
+            last = {name: past.last for name, past in pasts.all_of(kept).items()}
             acts = self.engine.power_on(last, now_s)
-        for name in self._rules:
-            self._take(name)
-        self._tell(acts)
+            seen = {name: on for name, on in self._looked_at().items() if on is not None}
+        self._take_all(seen, acts, now_s, cause="restore" if same_boot else "power_on")
 
     def adopt(self, older: Relays, now_s: float) -> None:
         """Take over from the relays of the layout before: contacts that hang where they hung stay
-        untouched, others are let go as their `on_stop` says."""
-        before, kept = older._rules, older.engine.save()
-        same = {n for n, r in self._rules.items() if n in before and before[n].place == r.place}
+        untouched, whatever they are called now; others are let go as their `on_stop` says."""
+        kept = older.engine.save()
+        stays = {
+            name: was.id
+            for name, rules in self._rules.items()
+            for was in older._rules.values()
+            if was.place.wire == rules.place.wire
+        }
         for act in older.engine.stop(now_s):
-            if act.relay not in same:
-                older._perform(act)
-        self.engine.restore({n: kept[n] for n in same}, now_s, same_boot=True)
+            if act.relay not in stays.values():
+                older._do([act], now_s)
+        acts = self.engine.restore(
+            {name: kept[was] for name, was in stays.items()}, now_s, same_boot=True
+        )
         self.engine.locked = older.engine.locked
         self.engine.lock_at_s = older.engine.lock_at_s
-        for name in same & older._contacts.keys():
-            self._contacts[name] = older._contacts.pop(name)
+        for name, was in stays.items():
+            if older._rules[was].place == self._rules[name].place and was in older._contacts:
+                self._contacts[name] = older._contacts.pop(was)
+        for name in older._contacts:
+            log.info("relay %s (%s): let go", name, older._rules[name].place)
         older.close()
+        seen = {name: on for name, on in self._looked_at().items() if on is not None}
+        seen |= {name: bool(kept[was]["on"]) for name, was in stays.items()}
+        self._take_all(seen, acts, now_s, cause="restore")
+
+    def _held(self) -> dict[str, bool]:
+        """What the lines are that an earlier process left."""
+        held = {name: self._hardware.held(r.place) for name, r in self._rules.items()}
+        return {name: on for name, on in held.items() if on is not None}
+
+    def _looked_at(self) -> dict[str, bool | None]:
+        """What boards say that they are, before anything is switched."""
+        return {name: self._hardware.peek(r.place) for name, r in self._rules.items()}
+
+    def _take_all(
+        self, seen: Mapping[str, bool], acts: Iterable[Act], now_s: float, *, cause: str
+    ) -> None:
+        """Take every contact in the state that the engine says, and tell of each that moves by it.
+        One whose state nobody knew counts as off before."""
+        demanded = {act.relay: act for act in acts}
         for name in self._rules:
-            self._take(name)
+            on, act = self.engine.on(name), demanded.get(name)
+            held = act is not None and name in self._contacts
+            there = self._perform(act) if act and held else self._take(name, on)
+            if there and on is not seen.get(name, False):
+                self._tell([act or Act(name, on, cause)])
+            elif not there and act is not None:
+                self._fail(act, now_s)
 
     def close(self) -> None:
         """Let go of every contact."""
@@ -72,13 +114,14 @@ class Relays:
             with contextlib.suppress(OSError):
                 contact.close()
         for device in self._feedback.values():
-            device.close()
+            with contextlib.suppress(OSError):
+                device.close()
         self._contacts.clear()
         self._feedback.clear()
 
     def stop(self, now_s: float) -> None:
         """Make safe what has to be, before hands ends."""
-        self._do(self.engine.stop(now_s))
+        self._do(self.engine.stop(now_s), now_s)
 
     # -- wishes and time -----------------------------------------------------------------------
 
@@ -93,14 +136,14 @@ class Relays:
     def tick(self, now_s: float) -> bool:
         """Do what has come due; True when something was."""
         due = self.engine.tick(now_s)
-        self._do(due)
+        self._do(due, now_s)
         return bool(due)
 
     def read(self, relay: str, now_s: float) -> Reading:
         """What a relay is, read back. One that was out of reach is tried again."""
         if relay not in self._rules:
             return Reading(fault=Fault.SKIPPED, why="unknown_relay")
-        if relay not in self._contacts:
+        if relay not in self._contacts and not self.engine.owes(relay):
             self._come_back(relay, now_s)
         values: dict[str, Scalar] = self.engine.facts(relay, now_s)
         if relay not in self._contacts:
@@ -112,44 +155,65 @@ class Relays:
             return self._broken(relay, values)
         if seen is not None:
             values["readback_on"] = seen
-        if (feedback := self._feedback.get(relay)) is not None:
-            values["feedback_on"] = bool(feedback.is_active)
-        return Reading(values)
+        return Reading({**values, **self._read_feedback(relay)})
+
+    def _read_feedback(self, relay: str) -> dict[str, Scalar]:
+        """What the contact says that is wired back; trouble with it is none of the relay."""
+        rules = self._rules[relay]
+        if rules.feedback_pin is None:
+            return {}
+        try:
+            if relay not in self._feedback:
+                self._feedback[relay] = self._hardware.input(
+                    rules.feedback_pin, pull_up=rules.feedback_active_low, changed=None
+                )
+            return {"feedback_on": bool(self._feedback[relay].is_active)}
+        except OSError as error:
+            if (device := self._feedback.pop(relay, None)) is not None:
+                with contextlib.suppress(OSError):
+                    device.close()
+            return {"feedback_errno": error.errno or errno.EIO}
 
     # -- contacts ------------------------------------------------------------------------------
 
     def _wish(self, relay: str, answer: Answer, now_s: float) -> Reading:
-        done = self._do(answer.acts)
+        undone = self._do(answer.acts, now_s)
         reading = self.read(relay, now_s)
-        if answer.code not in ("ok", "pending"):
+        if answer.code not in (OK, PENDING):
             return Reading(reading.values, Fault.SKIPPED, answer.code)
-        if not done and reading.fault is None:
-            return Reading(reading.values, Fault.ERROR, "errno")
+        number = undone.get(relay)
+        if number == _NOT_ALONE:
+            return Reading(reading.values, Fault.SKIPPED, INTERLOCKED)
+        if number is not None and reading.fault is None:
+            return Reading({**reading.values, "errno": number}, Fault.ERROR, "errno")
         if answer.due_s is None:
             return reading
         values = {**reading.values, "due_in_s": round(max(0.0, answer.due_s - now_s), 2)}
         return Reading(values, reading.fault, reading.why)
 
-    def _do(self, acts: Iterable[Act | Dropped]) -> bool:
-        """Do acts in their order; what cannot be done is taken back."""
-        well = True
+    def _do(self, acts: Iterable[Act | Dropped], now_s: float) -> dict[str, int]:
+        """Do acts in their order; what cannot be done is taken back. Returns the relays that were
+        not switched, and the errno."""
+        undone: dict[str, int] = {}
         for act in acts:
             if isinstance(act, Dropped):
-                log.warning("relay %s: not switched after all: %s", act.relay, act.code)
-                self._told("dropped", act.relay, {"code": act.code})
+                self._drop(act)
+            elif act.on and not self.engine.alone(act.relay):
+                # The other one of its group should have gone off first, and did not.
+                self.engine.failed(act, now_s)
+                self._drop(Dropped(act.relay, INTERLOCKED, act.by))
+                undone[act.relay] = _NOT_ALONE
             elif self._perform(act):
                 self._tell([act])
             else:
-                self.engine.failed(act.relay)
-                self._told("failed", act.relay, {"on": act.on, "errno": self._trouble[act.relay]})
-                well = False
-        return well
+                self._fail(act, now_s)
+                undone[act.relay] = self._trouble[act.relay]
+        return undone
 
     def _perform(self, act: Act) -> bool:
         contact = self._contacts.get(act.relay)
         if contact is None:
-            self._trouble.setdefault(act.relay, errno.ENODEV)
-            return False
+            return self._take(act.relay, act.on)
         try:
             contact.set(act.on)
         except OSError as error:
@@ -161,33 +225,45 @@ class Relays:
         for act in acts:
             by = f" for {act.by}" if act.by else ""
             log.info("relay %s %s: %s%s", act.relay, "on" if act.on else "off", act.cause, by)
-            self._told("switched", act.relay, {"on": act.on, "cause": act.cause})
+            self._told("switched", act.relay, {"on": act.on, "cause": act.cause}, act.by)
+            self._said.discard(act.relay)
 
-    def _take(self, name: str) -> None:
-        """Get hold of a contact, where it is not held yet, in the state that the engine says."""
-        rules = self._rules[name]
+    def _drop(self, act: Dropped) -> None:
+        log.warning("relay %s: not switched after all: %s", act.relay, act.code)
+        self._told("dropped", act.relay, {"code": act.code}, act.by)
+
+    def _fail(self, act: Act, now_s: float) -> None:
+        """An act could not be done. What is tried again by itself is told once, not each time."""
+        self.engine.failed(act, now_s)
+        if not (self.engine.owes(act.relay) and act.relay in self._said):
+            facts = {"on": act.on, "errno": self._trouble[act.relay]}
+            self._told("failed", act.relay, facts, act.by)
+        if self.engine.owes(act.relay):
+            self._said.add(act.relay)
+
+    def _take(self, name: str, on: bool) -> bool:
+        """Get hold of a contact in this state, where it is not held yet; False where it cannot."""
         try:
             if name not in self._contacts:
-                self._contacts[name] = self._hardware.contact(rules.place, self.engine.on(name))
-            if rules.feedback_pin is not None and name not in self._feedback:
-                self._feedback[name] = self._hardware.input(
-                    rules.feedback_pin, pull_up=rules.feedback_active_low, changed=None
-                )
+                self._contacts[name] = self._hardware.contact(self._rules[name].place, on)
         except OSError as error:
             self._lose(name, error)
-        else:
-            self._trouble.pop(name, None)
+            return False
+        self._trouble.pop(name, None)
+        return True
 
     def _come_back(self, name: str, now_s: float) -> None:
         """A contact that was out of reach: in session it stays as it is found, else it becomes
         what it should be."""
-        rules = self._rules[name]
-        if rules.session_lock and self.engine.locked:
-            found = self._hardware.peek(rules.place)
+        found = self._hardware.peek(self._rules[name].place)
+        if self.engine.is_locked(name, now_s):
             if found is None:
                 return
-            self.engine.found(name, found, now_s)
-        self._take(name)
+            if self.engine.found(name, found, now_s):
+                self._tell([Act(name, found, "found")])
+        on = self.engine.on(name)
+        if self._take(name, on) and on is not bool(found):
+            self._tell([Act(name, on, "restore")])
 
     def _lose(self, name: str, error: OSError) -> None:
         number = error.errno or errno.EIO
