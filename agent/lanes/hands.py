@@ -30,6 +30,8 @@ DEADLINE_S = 2.0
 RETRY_S = 1.0
 START_S = 20.0
 """How long hands may take from its start by hand to its socket: it works out the room first."""
+START_AGAIN_S = 10.0
+"""One that ends by itself is not started again more often than this."""
 KEPT_ENVIRONMENT = ("PATH", "GPIOZERO_PIN_FACTORY", "LANG")
 
 
@@ -154,25 +156,37 @@ def by_socket(path: Path) -> Connect:
 class ByHand:
     """hands as a child of this process, found again by a later one through its socket."""
 
-    def __init__(self, config: Path, runtime: Path, state: Path) -> None:
+    def __init__(
+        self, config: Path, runtime: Path, state: Path, clock: Callable[[], float] = up_s
+    ) -> None:
         self.socket = runtime / "hands.sock"
         self._state = state / "hands"
         self._config = config
         self._call = by_socket(self.socket)
+        self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
+        self._not_before_s = float("-inf")
+
+    def start_no_more(self) -> None:
+        """From now on only one that is there is called: the agent is about to end."""
+        self._not_before_s = float("inf")
 
     async def connect(self) -> socket.socket:
         """A connection to the one that is there, else to one that is started now."""
         with contextlib.suppress(OSError):
             return await self._call()
         if self._child is None or self._child.poll() is not None:
+            now_s = self._clock()
+            if now_s < self._not_before_s:
+                raise OSError(f"hands ended with {self._ended_with}; its log tells why")
+            self._not_before_s = now_s + START_AGAIN_S
             self._state.mkdir(mode=0o700, exist_ok=True)
             self._child = self._start()
         while self._child.poll() is None:
             with contextlib.suppress(OSError):
                 return await self._call()
             await asyncio.sleep(0.02)
-        raise OSError(f"hands ended with {self._child.returncode}; its log tells why")
+        raise OSError(f"hands ended with {self._ended_with}; its log tells why")
 
     async def ended(self, within_s: float) -> bool:
         """Wait for the child that was told to stop; also reaps it."""
@@ -183,6 +197,10 @@ class ByHand:
                 return True
             await asyncio.sleep(0.02)
         return False
+
+    @property
+    def _ended_with(self) -> int | None:
+        return self._child.returncode if self._child else None
 
     def _start(self) -> subprocess.Popen[bytes]:
         """In a session of its own: what ends the agent does not end hands."""

@@ -257,8 +257,8 @@ class Commands:
             raise Refused("unknown_relay", f"no relay {relay!r} in this room")
         if glass and not command.reason.strip():
             raise Refused("no_reason", "to break the glass takes a reason")
-        self._presses.asked(relay, by, command.reason[:200])
-        reading = await hands.ask("relay", wish, relay=relay, by=by, glass=glass, **args)
+        name = self._presses.asked(by, command.reason[:200])
+        reading = await hands.ask("relay", wish, relay=relay, by=name, glass=glass, **args)
         return _judged(relay, reading)
 
     async def _later(self, relay: str, due_in_s: float, wanted: bool) -> Reading:

@@ -13,14 +13,14 @@ from agent.hands import plan
 from agent.hands.layout import Layout
 from agent.hands.terms import WORDS
 from agent.lanes.hands import ByHand, Connect, HandsLane
-from agent.model import Device, Fault, Moment, Reading
+from agent.model import Device, Moment, Reading
 
 log = logging.getLogger("agent.hands")
 
 WORD_S = 4.0
 """How often the agent says that it is alive; after 10 s without a word the lights say so."""
 RELOAD_S = 60.0
-RELOAD_DEADLINE_S = 70.0
+"""How long hands may take to read room.toml before it is told to once more."""
 STOP_S = 3.0
 _ARGUMENT = {"relay": "relay", "indicator": "light", "button": "button"}
 
@@ -58,10 +58,9 @@ class Hands:
         self._news = HandsLane(connect)
         self._after = 0
         self._said: dict[str, Any] = {}
+        self._saying = False
         self._reload_s = float("-inf")
         self._fresh = False
-        devices = [r.id for r in layout.relays] + [v.id for v in layout.lights]
-        self._words = WORDS.union(devices, (b.id for b in layout.buttons))
 
     @property
     def lost_s(self) -> float | None:
@@ -70,20 +69,18 @@ class Hands:
 
     async def ask(self, kind: str, ask: str, **args: Any) -> Reading:
         """One question about a relay, light or button."""
-        return await self._lane.ask(kind, ask, args, words=self._words)
+        return await self._lane.ask(kind, ask, args, words=WORDS)
 
     def part(self, device: Device, words: frozenset[str]) -> HandsPart:
         """The reading of one device, as a kind's passive part."""
-        return HandsPart(self._lane, device, self._words | words)
+        return HandsPart(self._lane, device, WORDS | words)
 
     async def run(self) -> None:
         """Say the word, hear the news, for ever."""
         while True:
             args = {"after": self._after, "within_s": WORD_S}
             before = self._news.lost_s
-            news = await self._news.ask(
-                "hands", "wait", args, words=self._words, deadline_s=WORD_S + 2
-            )
+            news = await self._news.ask("hands", "wait", args, words=WORDS, deadline_s=WORD_S + 2)
             if news.fault is not None:
                 await asyncio.sleep(1.0)
                 continue
@@ -91,58 +88,70 @@ class Hands:
                 self._fresh, self._said = True, {}
             if "event" in news.values:
                 self._after = int(news.values["number"])
-                self._room.happened(news.values)
+                self._hear({**news.values, **news.identity})
             await self._say_now()
             if self._fresh:
                 await self._agree()
 
     def changed(self) -> bool:
         """Whether the lights have to say something new at once; `say` does it."""
-        now = self._room.now()
-        return _apart(self._said, self._room.word(now)) and self._room.alive(now)
+        return not self._saying and self._is_new(self._room.now())
 
     async def say(self) -> None:
-        """Say what is new."""
-        await self._say_now()
+        """Say what is new, and what has become so meanwhile."""
+        self._saying = True
+        try:
+            while await self._say_now() and self._is_new(self._room.now()):
+                pass
+        finally:
+            self._saying = False
 
     async def close(self) -> None:
         """Hang up. The one that was started by hand ends; the one of systemd holds on."""
         await self._news.close()
         if self._child is not None:
+            self._child.start_no_more()
             await self._lane.ask("hands", "stop", deadline_s=STOP_S)
             await self._child.ended(STOP_S)
         await self._lane.close()
 
-    async def _say_now(self) -> None:
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        try:
+            self._room.happened(event)
+        except Exception:  # an event of another shape must not come again for ever
+            log.exception("an event of hands")
+
+    def _is_new(self, now: Moment) -> bool:
+        return _apart(self._said, self._room.word(now)) and self._room.alive(now)
+
+    async def _say_now(self) -> bool:
+        """Say how the room is, if the agent is alive; True when it was heard."""
         now = self._room.now()
         if not self._room.alive(now):
-            return  # the lights will tell
+            return False  # the lights will tell
         word = self._room.word(now)
-        answer = await self._lane.ask("hands", "say", word, words=self._words)
+        answer = await self._lane.ask("hands", "say", word, words=WORDS)
         if answer.fault is None:
             self._said = word
+        return answer.fault is None
 
     async def _agree(self) -> None:
         """What hands holds has to be what room.toml says; it reads the file itself, but not in
-        session."""
-        now = self._room.now()
-        if now.up_s < self._reload_s:
-            return
-        about = await self._lane.ask("hands", "about", words=self._words)
+        session, and goes on with everything else meanwhile."""
+        about = await self._news.ask("hands", "about", words=WORDS)
         if about.fault is not None:
             return
         if about.identity.get("layout") == self.layout.digest:
             self._fresh = False
             return
-        again = await self._lane.ask(
-            "hands", "reload", words=self._words, deadline_s=RELOAD_DEADLINE_S
-        )
-        self._reload_s = now.up_s + RELOAD_S
-        if again.fault is Fault.SKIPPED:
-            return  # in session: later
-        if again.identity.get("layout") != self.layout.digest:
+        now_s = self._room.now().up_s
+        if now_s < self._reload_s:
+            return
+        if self._reload_s > 0:
             log.warning("hands holds something else than room.toml says; its log tells why")
-        self._fresh = False
+        again = await self._news.ask("hands", "reload", words=WORDS)
+        if again.fault is None:
+            self._reload_s = now_s + RELOAD_S
 
 
 def reach(

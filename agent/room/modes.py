@@ -10,6 +10,8 @@ from agent.model import Hearing, Mode, Moment
 
 HELD_ENDS_S = 60.0
 """So long nobody must hold camera or microphone before a call that nobody announced is over."""
+LONGEST_S = 86_400.0
+"""Nobody can say a mode for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,16 @@ class Modes:
         return min((c for c in changes if c is not None), default=None)
 
     def lock_in_s(self, now: Moment) -> float | None:
-        """Seconds until nothing may be switched any more, as far as the schedule knows."""
-        return schedule.session_in_s(self.hearings, now)
+        """Seconds until nothing may be switched any more, as far as is known; 0 in a session. A
+        session that a person has paused or ended is none until that word is over."""
+        said = self.said
+        if said is None or said.mode is Mode.MAINTENANCE or now.up_s >= said.until.up_s:
+            return schedule.session_in_s(self.hearings, now)
+        if said.mode is Mode.IN_SESSION:
+            return 0.0
+        left_s = said.until.up_s - now.up_s
+        then_s = schedule.session_in_s(self.hearings, now.after(left_s))
+        return None if then_s is None else left_s + then_s
 
     # -- a restart -----------------------------------------------------------------------------
 
@@ -93,9 +103,10 @@ class Modes:
             raw = json.loads(saved or b"{}")
             left_s = float(raw["until_up_s"]) - now.up_s
             if raw["boot"] != now.boot:
-                left_s = min(float(raw["until_utc_s"]) - now.utc_s, 86_400.0)
+                left_s = float(raw["until_utc_s"]) - now.utc_s
+            left_s = min(left_s, LONGEST_S)
             mode, by = Mode(raw["mode"]), str(raw["by"])
-        except (KeyError, TypeError, ValueError):
+        except (ArithmeticError, KeyError, TypeError, ValueError):
             return
         if left_s > 0:
             self.said = Said(mode, now.after(left_s), by)

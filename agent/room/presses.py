@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from agent.lanes.watch import Watched
-from agent.model import Mode
+from agent.model import Mode, Moment
 
 log = logging.getLogger("agent.room")
 
 BY_BUTTON = "button"
+ASKED_MAX = 64
+"""So many wishes are remembered: a pulse of a minute may end long after other wishes."""
 MAINTENANCE_MIN = 60.0
 _KEPT = 1
 
@@ -22,6 +26,10 @@ class Room(Protocol):
 
     mode: Mode
     watched: dict[str, Watched]
+
+    def now(self) -> Moment:
+        """This instant."""
+        ...
 
     def event(self, type_: str, importance: int, **fields: Any) -> asyncio.Future[int]:
         """Record an event."""
@@ -41,12 +49,20 @@ class Presses:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._asked: dict[str, tuple[str, str]] = {}
-        self._asker: tuple[str, str] = ("", "")
+        self._asked: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._run = secrets.token_hex(2)
+        self._number = 0
 
-    def asked(self, relay: str, by: str, reason: str) -> None:
-        """Somebody asks for a relay to be switched; what hands then tells of it is theirs."""
-        self._asked[relay] = self._asker = (by, reason)
+    def asked(self, by: str, reason: str) -> str:
+        """Somebody asks for a relay to be switched. Returns the name under which hands shall do it:
+        it comes back with every act that follows from it, and says whose it is and why."""
+        self._number += 1
+        plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in by)
+        name = f"{plain[:44]} #{self._run}-{self._number}"
+        self._asked[name] = (by, reason)
+        while len(self._asked) > ASKED_MAX:
+            self._asked.popitem(last=False)
+        return name
 
     def happened(self, event: Mapping[str, Any]) -> None:
         """One event of hands."""
@@ -56,18 +72,16 @@ class Presses:
         device = str(event.get("device", ""))
         kind = event["event"]
         if kind == "pressed":
-            self._pressed(device, str(event["meaning"]))
+            self._pressed(device, str(event["meaning"]), self._when(event))
         else:
             self._moved(kind, device, event)
         if (watched := self._room.watched.get(device)) is not None:
             watched.hurry()
 
     def _moved(self, kind: str, relay: str, event: Mapping[str, Any]) -> None:
-        by, reason = "", ""
-        if kind == "dropped" or event.get("cause") in ("command", "pulse", "pulse_end"):
-            by, reason = self._asked.get(relay, ("", ""))
-        elif event.get("cause") == "interlock":
-            by, reason = self._asker
+        name = str(event.get("by", ""))
+        # A wish of before a restart of the agent is known by its name alone.
+        by, reason = self._asked.get(name, (name.rpartition(" #")[0], ""))
         fields: dict[str, Any] = {"device": relay, "by": by or None, "reason": reason or None}
         if kind == "switched":
             fields |= {"before": not event["on"], "after": event["on"], "cause": event["cause"]}
@@ -75,11 +89,18 @@ class Presses:
             fields |= {"wanted": event["on"], "errno": event["errno"]}
         else:
             fields["code"] = event.get("code")
-        self._room.event(f"relay.{kind}", _KEPT, **fields)
+        self._room.event(f"relay.{kind}", _KEPT, **fields, since=self._when(event))
 
-    def _pressed(self, button: str, meaning: str) -> None:
+    def _when(self, event: Mapping[str, Any]) -> str | None:
+        """When it happened, which may be long ago: nobody was there to hear of it. None where it
+        was before the box came up this time."""
+        at_s = event.get("at_s")
+        now = self._room.now()
+        return None if at_s is None else now.after(min(0.0, float(at_s) - now.up_s)).iso
+
+    def _pressed(self, button: str, meaning: str, since: str | None) -> None:
         room = self._room
-        room.event("button.pressed", _KEPT, device=button, meaning=meaning)
+        room.event("button.pressed", _KEPT, device=button, meaning=meaning, since=since)
         if meaning == "short":
             room.report()
         elif meaning == "check":
