@@ -42,6 +42,7 @@ log = logging.getLogger("hands")
 
 MAX_WAIT_S = 60.0
 MAX_NAME = 64
+MAX_PUZZLES = 16
 KEEP_AGAIN_S = 30.0
 """How often a state file that could not be written is tried again."""
 REASON_S = 8.0
@@ -73,7 +74,7 @@ class Desk:
         self._boot = boot
         self._clock = clock
         self._reload = reload
-        self._puzzle = ""
+        self._puzzles: dict[tuple[str, str], str] = {}
         self._word: Word | None = None
         self._heard_s = -math.inf
         self._silent = False
@@ -102,12 +103,9 @@ class Desk:
         now_s = self._clock()
         try:
             reading = self._answers(question, question.settings, now_s)
-            self._puzzle = ""
+            self._puzzles.pop((question.kind, question.ask), None)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            puzzle = f"{question.kind} {question.ask} cannot be understood: {error!r:.200}"
-            if puzzle != self._puzzle:  # who says it once says it every few seconds
-                log.warning("%s", puzzle)
-            self._puzzle = puzzle
+            self._puzzled(question, f"{error!r:.200}")
             return Reading(fault=Fault.ERROR, why="not_understood")
         except Exception:  # nothing that is asked may end what holds the relays
             log.exception("%s %s", question.kind, question.ask)
@@ -115,6 +113,15 @@ class Desk:
         finally:
             self._save()
         return reading
+
+    def _puzzled(self, question: Question, why: str) -> None:
+        """Say it once: who asks so asks so again, every few seconds."""
+        key = (question.kind, question.ask)
+        if self._puzzles.get(key) != why:
+            log.warning("%s %s cannot be understood: %s", *key, why)
+        if len(self._puzzles) >= MAX_PUZZLES:
+            self._puzzles.clear()
+        self._puzzles[key] = why
 
     def _answers(self, question: Question, args: Mapping[str, Any], now_s: float) -> Reading | None:
         match question.kind, question.ask:
@@ -168,7 +175,8 @@ class Desk:
         return Reading({"number": self._news.number})
 
     def _move(self, wish: str, args: Mapping[str, Any], now_s: float) -> Reading:
-        relay, on, glass = args["relay"], args.get("on", True), args.get("glass", False)
+        relay, glass = args["relay"], args.get("glass", False)
+        on = args["on"] if wish == "set" else True
         if not isinstance(relay, str) or not isinstance(on, bool) or not isinstance(glass, bool):
             raise ValueError(f"relay = {relay!r:.70}, on = {on!r:.10}, glass = {glass!r:.10}")
         by = _name(args.get("by", ""))

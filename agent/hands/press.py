@@ -47,14 +47,10 @@ class Press:
             times.append(self._since_s + self._button.maintenance_s)
         return min(times, default=math.inf)
 
-    def held_s(self, now_s: float) -> float:
-        """How long it has been held on purpose; 0 when it is not, when it is stuck, or when this
-        press has had its effect."""
-        return now_s - self._since_s if self._down and not self._spent else 0.0
-
     @property
     def since_s(self) -> float | None:
-        """Since when it has been held on purpose; None as `held_s` is 0."""
+        """Since when it has been held on purpose; None when it is not, when it is stuck, or when
+        this press has had its effect."""
         return self._since_s if self._down and not self._spent else None
 
     @property

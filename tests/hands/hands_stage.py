@@ -93,7 +93,7 @@ class Box:
         self.folder = folder
         self.board = Board()
         self.after = 0
-        self.wait_s = 0.05
+        self.wait_s = 10.0
         self.file: Layout | None = None
         """What room.toml says when it is read again; None: it cannot be read."""
         monkeypatch.setattr(boards, "open_board", lambda place, root: self.board)

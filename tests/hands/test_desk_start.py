@@ -143,7 +143,7 @@ def test_of_a_group_one_comes_up_though_two_were_saved(box: Box) -> None:
     assert [box.level(LOW), box.level(20)].count(True) == 1
 
 
-# -- boards ---------------------------------------------------------------------------------------
+# -- boards ----------------------------------------------------------------------------------------
 
 
 def test_a_board_is_asked_before_it_is_told(box: Box) -> None:
@@ -212,7 +212,7 @@ def test_a_board_that_cannot_be_reached_at_the_start_is_not_said_to_be_switched(
     assert box.read("lamp").values["readback_on"] is True
 
 
-# -- pins that cannot be had ----------------------------------------------------------------------
+# -- pins that cannot be had -----------------------------------------------------------------------
 
 
 def test_a_pin_that_another_program_holds_is_told_and_had_when_it_is_free(box: Box) -> None:
@@ -249,7 +249,7 @@ def _Bare(root: Path) -> Any:
     return hardware
 
 
-# -- the file -------------------------------------------------------------------------------------
+# -- the file --------------------------------------------------------------------------------------
 
 
 GOOD = {"on": True, "changed_s": 10.0, "switched": [10.0], "back": None}
@@ -405,6 +405,7 @@ def test_a_folder_that_is_gone_costs_the_memory_and_nothing_else(box: Box) -> No
 
 def test_a_disk_that_hangs_freezes_no_light_and_no_relay(box: Box) -> None:
     fresh = box.folder / f".{NAME}.new"
+    box.wait_s = 0.05
     box.start(relay("lamp", max_on_s=5), light())
     os.mkfifo(fresh)  # an open that does not return
     assert box.set("lamp", True).fault is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,17 +65,34 @@ def test_what_is_held_at_the_start_means_nothing_but_may_be_stuck() -> None:
     assert [w for _, w in play(until_s=60, down=True)] == ["stuck"]
 
 
+def test_a_hold_counts_as_one_until_it_is_stuck_whatever_it_has_meant() -> None:
+    press = Press(BUTTON, down=False, now_s=0)
+    press.edge(True, 1.0)
+    assert press.tick(20.0) == ["maintenance"]
+    assert (press.since_s, press.held) == (None, True)
+    press.edge(False, 21.0)
+    assert not press.held, "while it is not certain that it was let go"
+    press.edge(True, 21.01)
+    assert press.held, "a bounce"
+    assert press.tick(31.0) == ["stuck"]
+    assert not press.held
+    began_down = Press(BUTTON, down=True, now_s=0)
+    began_down.tick(5.0)
+    assert not began_down.held
+
+
 def test_a_press_that_was_used_otherwise_has_no_other_effect() -> None:
     press = Press(BUTTON, down=False, now_s=0)
     press.edge(True, 1.0)
-    assert press.held_s(1.01) == 0, "not certain yet"
+    assert press.since_s is None, "not certain yet"
     press.tick(1.03)
-    assert press.held_s(3.0) == 2.0
+    assert (press.since_s, press.held) == (1.0, True)
     press.spend()
-    assert press.held_s(3.0) == 0
+    assert (press.since_s, press.held) == (None, False)
     assert press.edge(False, 4.5) + press.tick(4.53) == []
     press.edge(True, 5.0)
     press.tick(5.03)
+    assert press.held
     assert press.edge(False, 5.3) + press.tick(5.33) == ["short"], "the next one counts again"
 
 
@@ -102,4 +118,4 @@ def test_whatever_the_line_does_words_are_of_the_list_and_time_goes_on(
         for word in press.edge(level, now_s):
             if word in ("stuck", "freed"):
                 stuck = word == "stuck"
-        assert math.isfinite(press.held_s(now_s))
+        assert press.since_s is None or press.since_s <= now_s
