@@ -55,12 +55,17 @@ def handed(environ: MutableMapping[str, str] = os.environ) -> list[tuple[str, in
     )
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    found = list(range(FIRST_FD, FIRST_FD + int(count)))
-    for fd in found:
-        os.set_inheritable(fd, False)
     given = names.split(":") if names else []
-    given += ["unknown"] * (len(found) - len(given))
-    return list(zip(given, found, strict=False))
+    found: list[tuple[str, int]] = []
+    for number in range(int(count)):
+        fd = FIRST_FD + number
+        try:
+            os.set_inheritable(fd, False)
+        except OSError as error:
+            log.warning("descriptor %d was announced and is not there: %s", fd, error.strerror)
+            continue
+        found.append((given[number] if number < len(given) else "unknown", fd))
+    return found
 
 
 def send(*assignments: str, wait_s: float = 0.0, fds: Sequence[int] = ()) -> bool:
