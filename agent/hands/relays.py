@@ -219,6 +219,7 @@ class Relays:
         except OSError as error:
             self._lose(act.relay, error)
             return False
+        self._trouble.pop(act.relay, None)
         return True
 
     def _tell(self, acts: Iterable[Act]) -> None:
@@ -271,6 +272,8 @@ class Relays:
             place = self._rules[name].place
             log.warning("relay %s (%s): %s", name, place, error.strerror or error)
         self._trouble[name] = number
+        if self._rules[name].place.pin is not None and number not in _GONE:
+            return  # to let go of a line is to let it fall
         if (contact := self._contacts.pop(name, None)) is not None:
             with contextlib.suppress(OSError):
                 contact.close()
