@@ -27,6 +27,8 @@ ACCEPT_S = 1.0
 RUNNING_MAX = 8
 REMEMBERED = 256
 """Ids that are known without asking the disk."""
+DISK_S = 2.0
+"""How long a command waits for the disk. One that hangs costs the memory, not the command."""
 
 DeviceId = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -147,7 +149,7 @@ def typed(command: Command) -> Command:
         args = spec.args.model_validate(dict(command.args))
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in detail["loc"])
+        name = ".".join(str(part) for part in detail["loc"])[:64]
         code = "unknown_argument" if detail["type"] == "extra_forbidden" else "bad_argument"
         takes = ", ".join(spec.args.model_fields) or "no arguments"
         raise Refused(code, f"{name}: {detail['msg']}; {command.name} takes {takes}") from None
@@ -183,6 +185,7 @@ class Inbox:
     accept_s: float = ACCEPT_S
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _done: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    _keeping: set[asyncio.Task[None]] = field(default_factory=set)
 
     def receive(
         self, payload: bytes, *, retained: bool, broadcast: bool, reply_to: ReplyTo | None
@@ -197,10 +200,15 @@ class Inbox:
             if id_ := _id_in(payload):
                 self._say(id_, {"state": "refused", "code": refusal.code}, reply_to)
             return
-        if command.id in self._running:
+        unfit = self._refusal(command, retained=retained, broadcast=broadcast)
+        if unfit is None and command.id in self._done:
+            self.answer(self._done[command.id], reply_to)
+            return
+        if unfit is None and command.id in self._running:
             self._say(command.id, {"state": "accepted", "code": "ok"}, reply_to)
             return
-        unfit = self._refusal(command, retained=retained, broadcast=broadcast)
+        if unfit is None and len(self._running) >= RUNNING_MAX:
+            unfit = Refused("too_many", "too many commands at once")
         if unfit is not None:
             log.warning("command %s refused: %s", command.name[:40], unfit)
             self.refused(unfit.code, str(unfit))
@@ -211,10 +219,16 @@ class Inbox:
         task.add_done_callback(lambda _: self._running.pop(command.id, None))
 
     async def close(self) -> None:
-        """Let go of what runs."""
-        for task in list(self._running.values()):
+        """Let go of what runs; wait for the disk, but not for one that hangs."""
+        running = list(self._running.values())
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
+        if keeping := set(self._keeping):
+            _, hanging = await asyncio.wait(keeping, timeout=DISK_S)
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
 
     def _refusal(self, command: Command, *, retained: bool, broadcast: bool) -> Refused | None:
         if retained:
@@ -224,8 +238,6 @@ class Inbox:
             return Refused("not_broadcast", f"{command.name[:40]} is not for all rooms at once")
         if spec is not None and spec.at_the_box:
             return Refused("only_at_the_box", f"{command.name} is for somebody who sees the room")
-        if len(self._running) >= RUNNING_MAX:
-            return Refused("too_many", "too many commands at once")
         return None
 
     async def _take(self, command: Command, received_s: float, reply_to: ReplyTo | None) -> None:
@@ -236,20 +248,25 @@ class Inbox:
         if self.clock().up_s - received_s >= command.ttl_s:
             self._finish(command.id, {"state": "expired", "code": "expired"}, reply_to)
             return
-        loop = asyncio.get_running_loop()
         begun = encode(self._result(command.id, {"state": "failed", "code": "interrupted"}))
-        keeping = loop.create_task(self._remember(command.id, begun))
-        work = loop.create_task(self._carry_out(command))
+        keeping = self._keep(command.id, begun)
+        work = asyncio.get_running_loop().create_task(self._carry_out(command))
         try:
             done, _ = await asyncio.wait({work}, timeout=self.accept_s)
             if not done:
                 self._say(command.id, {"state": "accepted", "code": "ok"}, reply_to)
             outcome = await work
+            await asyncio.wait({keeping}, timeout=DISK_S)
         finally:
             work.cancel()
-            await asyncio.wait({keeping})
-        result = self._finish(command.id, outcome, reply_to)
-        await self._remember(command.id, result)
+        self._keep(command.id, self._finish(command.id, outcome, reply_to))
+
+    def _keep(self, id_: str, result: bytes) -> asyncio.Task[None]:
+        """Have a result remembered; the ledger keeps the order in which it was asked."""
+        task = asyncio.get_running_loop().create_task(self._remember(id_, result))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+        return task
 
     async def _carry_out(self, command: Command) -> Mapping[str, Any]:
         try:
@@ -263,9 +280,11 @@ class Inbox:
         if id_ in self._done:
             return self._done[id_]
         try:
-            return await self.ledger.seen_command(id_)
-        except StoreError as error:
-            log.warning("whether a command came before cannot be read: %s", error)
+            async with asyncio.timeout(DISK_S):
+                return await self.ledger.seen_command(id_)
+        except (StoreError, TimeoutError) as error:
+            why = str(error) or "the disk does not answer"
+            log.warning("whether a command came before cannot be read: %s", why)
             return None
 
     async def _remember(self, id_: str, result: bytes) -> None:
@@ -282,7 +301,11 @@ class Inbox:
         return result
 
     def _say(self, id_: str, outcome: Mapping[str, Any], reply_to: ReplyTo | None) -> bytes:
-        result = encode(self._result(id_, outcome))
+        try:
+            result = encode(self._result(id_, outcome))
+        except ValueError as error:  # too long, of a room with hundreds of devices
+            log.warning("what came of a command is not told in full: %s", error)
+            result = encode(self._result(id_, {k: outcome[k] for k in ("state", "code")}))
         self.answer(result, reply_to)
         return result
 
@@ -300,7 +323,7 @@ def parse(payload: bytes) -> Command:
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in detail["loc"]) or "command"
-        raise Refused("bad_request", f"{place}: {detail['msg']}"[:200]) from None
+        raise Refused("bad_request", " ".join(f"{place}: {detail['msg']}".split())[:200]) from None
     return Command(doc.id, doc.command, doc.args, doc.ttl_s, doc.by, doc.reason)
 
 

@@ -180,16 +180,18 @@ class Topics:
         return None
 
     def takes_answers(self, topic: str) -> bool:
-        """Whether an answer may go to a topic that a request names: of this site, without
-        wildcards, and nothing that this interface gives another meaning. Else whoever may ask
-        this room could have it command others."""
+        """Whether an answer may go to a topic that a request names: the room's own `result`, or one
+        of this site, without wildcards, that this interface gives no meaning. Else whoever may ask
+        this room could have it command others, or answer for them."""
         root = f"{ROOT}/{self.site}/"
+        if topic == self.of("result"):
+            return True
         if not topic.startswith(root) or len(topic) > 256 or not topic.isprintable():
             return False
         parts = topic.removeprefix(root).split("/")
         if not all(parts) or any(c in topic for c in "+#"):
             return False
-        taken = {*PAYLOADS, "config"} - {"result"}
+        taken = {*PAYLOADS, "config"}
         return parts[0] != "_all" and not taken.intersection(parts[1:2])
 
     def device(self, device_id: str) -> str:

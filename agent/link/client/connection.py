@@ -314,7 +314,8 @@ class Connection:
 
     def answer(self, topic: str, payload: bytes, correlation: bytes | None = None) -> bool:
         """Send an answer at QoS 1, to a topic in full; False when it cannot be sent now."""
-        if self.free <= 0 or len(payload) + len(topic) + 64 > self._bytes_max:
+        long = len(payload) + len(topic.encode()) + len(correlation or b"") + 64
+        if self.free <= 0 or long > self._bytes_max:
             return False
         properties = None
         if self.version == 5 and correlation is not None:

@@ -136,8 +136,10 @@ class Link:
         place for answers. Without a connection it is lost; who asks again gets it again."""
         if self._connection is None:
             return
-        self._answers.append((self._topics.of("result"), payload, None))
-        if reply_to is not None:
+        result = self._topics.of("result")
+        correlation = reply_to.correlation if reply_to and reply_to.topic == result else None
+        self._answers.append((result, payload, correlation))
+        if reply_to is not None and reply_to.topic != result:
             if self._topics.takes_answers(reply_to.topic):
                 self._answers.append((reply_to.topic, payload, reply_to.correlation))
             else:
