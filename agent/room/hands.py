@@ -64,8 +64,10 @@ class Hands:
 
     @property
     def lost_s(self) -> float | None:
-        """Since when hands has not answered (boot time), None while it does."""
-        return self._lane.lost_s
+        """Since when hands has not answered (boot time), None while it does. The line for news
+        notices it within seconds; the other one only when somebody asks."""
+        lost = [lane.lost_s for lane in (self._lane, self._news) if lane.lost_s is not None]
+        return min(lost, default=None)
 
     async def ask(self, kind: str, ask: str, **args: Any) -> Reading:
         """One question about a relay, light or button."""

@@ -281,7 +281,7 @@ def test_a_led_that_is_not_there_is_told_and_taken_when_it_comes(box: Box) -> No
     box.start(act())
     reading = box.ask("indicator", "read", light="status")
     assert reading is not None
-    assert (reading.fault, reading.values["errno"]) == (Fault.ABSENT, errno.ENOENT)
+    assert (reading.fault, reading.values["errno"]) == (Fault.ABSENT, errno.ENODEV)
     folder = led(box)
     assert box.pattern() == "ready"
     box.desk.tick()

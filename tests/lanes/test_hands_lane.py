@@ -203,7 +203,7 @@ def test_an_answer_too_many_does_not_pass_for_the_next_one(tmp_path: Path) -> No
 def test_who_introduces_himself_badly_is_not_asked(
     tmp_path: Path, hello: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "START_S", 0.1)
+    monkeypatch.setattr(lanes, "START_S", 0.2)
 
     async def scene() -> None:
         clock = Clock()
@@ -212,6 +212,7 @@ def test_who_introduces_himself_badly_is_not_asked(
             assert (await ask(lane)).why == LOST
             assert other.heard == []
             other.hello = HELLO
+            monkeypatch.undo()
             clock.now_s += RETRY_S
             assert (await ask(lane)).fault is None
 
