@@ -71,6 +71,41 @@ def test_a_call_outlasts_a_moment_of_silence() -> None:
 def test_when_nothing_may_be_switched_any_more() -> None:
     assert modes().lock_in_s(at(5)) is None
     assert modes(EIGHT).lock_in_s(at(9_000)) == 1_000
+    assert modes(EIGHT, NINE).lock_in_s(at(15_000)) == 0
+    assert modes(EIGHT, NINE).lock_in_s(at(20_000)) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("mode", "minutes", "hearings", "now_s", "lock_in_s"),
+    [
+        (Mode.IN_SESSION, 10, (), 15_000, 0),
+        (Mode.IN_SESSION, 10, (EIGHT,), 9_000, 0),
+        # A session that is paused or over locks nothing, until the word ends or the next begins.
+        (Mode.RECESS, 15, (EIGHT, NINE), 15_000, 900),
+        (Mode.RECESS, 500, (EIGHT, NINE), 15_000, 6_000),
+        (Mode.IDLE, 1_000, (EIGHT, NINE), 15_000, 6_000),
+        (Mode.IDLE, 1_000, (EIGHT,), 15_000, None),
+        (Mode.RECESS, 15, (), 15_000, None),
+        # Maintenance does not hold a hearing up.
+        (Mode.MAINTENANCE, 500, (EIGHT,), 9_000, 1_000),
+        (Mode.MAINTENANCE, 500, (EIGHT,), 15_000, 0),
+    ],
+)
+def test_what_a_person_says_of_the_session_counts_for_the_relays_too(
+    mode: Mode,
+    minutes: float,
+    hearings: tuple[Hearing, ...],
+    now_s: float,
+    lock_in_s: float | None,
+) -> None:
+    room = modes(*hearings)
+    room.say(mode, minutes, "clerk", at(now_s))
+    assert room.lock_in_s(at(now_s)) == lock_in_s
+    if lock_in_s:
+        assert room.at(at(now_s + lock_in_s - 1)) is not Mode.IN_SESSION
+        assert room.at(at(now_s + lock_in_s)) is Mode.IN_SESSION
+    elif lock_in_s == 0:
+        assert room.at(at(now_s)) is Mode.IN_SESSION
 
 
 @pytest.mark.parametrize(
@@ -102,6 +137,15 @@ def test_a_clock_in_the_past_does_not_make_it_last_for_years() -> None:
     now = Moment(30, 1.0e9, boot="00000002")
     after.restore(before.save(), now)
     assert after.at(now.after(86_401)) is Mode.IDLE
+
+
+@pytest.mark.parametrize("boot", ["00000001", "00000002"])
+@pytest.mark.parametrize("until", ["1e999", "1" + "0" * 400, "9e15"])
+def test_no_word_lasts_for_more_than_a_day(boot: str, until: str) -> None:
+    room = modes()
+    text = f'{{"mode":"maintenance","by":"x","boot":"00000001","until_up_s":{until},'
+    room.restore(f'{text}"until_utc_s":{until}}}'.encode(), at(5, boot))
+    assert room.at(at(5).after(86_401)) is Mode.IDLE
 
 
 @pytest.mark.parametrize("saved", [None, b"", b"{}", b"[]", b"nope", b'{"mode":"x"}'])
