@@ -158,9 +158,11 @@ class Desk:
             "lights": len(self.layout.lights),
             "buttons": len(self.layout.buttons),
         }
-        if self._keeper.failing:
-            values["state_errno"] = self._keeper.failing
-        return Reading(values, identity=identity)
+        return Reading({**values, **self._trouble()}, identity=identity)
+
+    def _trouble(self) -> dict[str, Scalar]:
+        """The state file cannot be written: a power cut would cost the last states."""
+        return {"state_errno": self._keeper.failing} if self._keeper.failing else {}
 
     def _say(self, args: Mapping[str, Any], now_s: float) -> Reading:
         word = lights.heard(args)
@@ -172,7 +174,7 @@ class Desk:
         engine = self._relays.engine
         engine.locked = word.locks
         engine.lock_at_s = math.inf if word.lock_in_s is None else now_s + word.lock_in_s
-        return Reading({"number": self._news.number})
+        return Reading({"number": self._news.number, **self._trouble()})
 
     def _move(self, wish: str, args: Mapping[str, Any], now_s: float) -> Reading:
         relay, glass = args["relay"], args.get("glass", False)

@@ -56,6 +56,8 @@ class Hands:
         self._child = child
         self._lane = HandsLane(connect)
         self._news = HandsLane(connect)
+        self.state_errno = 0
+        """Why hands cannot keep the states of its relays, 0 while it can."""
         self._after = 0
         self._said: dict[str, Any] = {}
         self._saying = False
@@ -135,6 +137,7 @@ class Hands:
         answer = await self._lane.ask("hands", "say", word, words=WORDS)
         if answer.fault is None:
             self._said = word
+            self.state_errno = int(answer.values.get("state_errno", 0))
         return answer.fault is None
 
     async def _agree(self) -> None:

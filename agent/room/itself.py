@@ -45,7 +45,7 @@ class Itself:
             broker_lost_s=now.up_s - link.since_s if link and not link.connected else None,
             broker_error=link.last_error if link else "",
             store_waiting_s=store.pending_age_s(now.up_s),
-            store_failing=bool(store.failing),
+            store_failing=bool(store.failing or (hands and hands.state_errno)),
             certificate_days=self._certificate_days(now),
             missing_layers=frozenset().union(*missing),
             hands_lost_s=now.up_s - hands.lost_s if hands and hands.lost_s is not None else None,

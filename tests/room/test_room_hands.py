@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -335,6 +336,24 @@ def test_hands_that_is_lost_is_known_and_found_again(
         await until(lambda: hands.lost_s is not None)
         start()
         await until(lambda: hands.lost_s is None)
+
+    scene(room, tmp_path, play)
+
+
+def test_a_state_file_that_cannot_be_written_is_known(
+    room: Room, start: Callable[..., Other], tmp_path: Path
+) -> None:
+    other = start()
+
+    async def play(hands: Hands) -> None:
+        await until(lambda: hands.lost_s is None)
+        assert hands.state_errno == 0
+        other.desk._keeper._path = tmp_path / "gone" / "hands.json"
+        await switch(hands, True)
+        await until(lambda: hands.state_errno == errno.ENOENT)
+        (tmp_path / "gone").mkdir()
+        await switch(hands, False)
+        await until(lambda: hands.state_errno == 0)
 
     scene(room, tmp_path, play)
 
