@@ -123,6 +123,10 @@ class Engine:
         """Whether a relay is on, as far as this machine switched it."""
         return self._tracks[relay].on
 
+    def since_s(self, relay: str, now_s: float) -> float:
+        """For how long a relay has been what it is; infinite where it never moved."""
+        return now_s - self._tracks[relay].changed_s
+
     def alone(self, relay: str) -> bool:
         """Whether no other relay of its group is on."""
         return not self._others_on(self._tracks[relay])

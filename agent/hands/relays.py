@@ -18,6 +18,8 @@ log = logging.getLogger("hands")
 
 Told = Callable[[str, str, Mapping[str, Scalar], str], None]
 """Tells of something that happened: event, relay, facts, and who asked for it."""
+SETTLE_S = 0.1
+"""A contact needs some 10 ms to move, and bounces: what it says meanwhile is nothing."""
 _NOT_ALONE = 0
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOENT})
 
@@ -41,10 +43,9 @@ class Relays:
         """Take hold of every contact, each in its right state from the first moment. Lines that an
         earlier process left are as they are, and so are boards that tell what they are. Raises
         `ValueError` for what `engine.save` never gave."""
-        seen = self._held()
-        acts: list[Act] = []
-        if same_boot or seen:
-            seen = {name: on for name, on in self._looked_at().items() if on is not None} | seen
+        held = _known({name: self._hardware.held(r.place) for name, r in self._rules.items()})
+        seen = self._looked_at() | held
+        if same_boot or held:
             acts = self.engine.restore(kept, now_s, same_boot=True, seen=seen)
             was = {name: past.on for name, past in pasts.all_of(kept).items()}
             moved = [name for name, on in seen.items() if was.get(name, on) is not on]
@@ -53,7 +54,6 @@ class Relays:
             self.engine.restore(kept, now_s, same_boot=False)
             last = {name: past.last for name, past in pasts.all_of(kept).items()}
             acts = self.engine.power_on(last, now_s)
-            seen = {name: on for name, on in self._looked_at().items() if on is not None}
         self._take_all(seen, acts, now_s, cause="restore" if same_boot else "power_on")
 
     def adopt(self, older: Relays, now_s: float) -> None:
@@ -80,26 +80,21 @@ class Relays:
         for name in older._contacts:
             log.info("relay %s (%s): let go", name, older._rules[name].place)
         older.close()
-        seen = {name: on for name, on in self._looked_at().items() if on is not None}
-        seen |= {name: bool(kept[was]["on"]) for name, was in stays.items()}
+        was_on = {name: bool(kept[was]["on"]) for name, was in stays.items()}
+        seen = self._looked_at() | was_on
         self._take_all(seen, acts, now_s, cause="restore")
 
-    def _held(self) -> dict[str, bool]:
-        """What the lines are that an earlier process left."""
-        held = {name: self._hardware.held(r.place) for name, r in self._rules.items()}
-        return {name: on for name, on in held.items() if on is not None}
-
-    def _looked_at(self) -> dict[str, bool | None]:
+    def _looked_at(self) -> dict[str, bool]:
         """What boards say that they are, before anything is switched."""
-        return {name: self._hardware.peek(r.place) for name, r in self._rules.items()}
+        return _known({name: self._hardware.peek(r.place) for name, r in self._rules.items()})
 
     def _take_all(
         self, seen: Mapping[str, bool], acts: Iterable[Act], now_s: float, *, cause: str
     ) -> None:
-        """Take every contact in the state that the engine says, and tell of each that moves by it.
-        One whose state nobody knew counts as off before."""
+        """Take every contact in the state that the engine says, those that are off first, and tell
+        of each that moves by it. One whose state nobody knew counts as off before."""
         demanded = {act.relay: act for act in acts}
-        for name in self._rules:
+        for name in sorted(self._rules, key=self.engine.on):
             on, act = self.engine.on(name), demanded.get(name)
             held = act is not None and name in self._contacts
             there = self._perform(act) if act and held else self._take(name, on)
@@ -133,11 +128,9 @@ class Relays:
         """Switch a relay over and back."""
         return self._wish(relay, self.engine.pulse(relay, now_s, by=by, glass=glass), now_s)
 
-    def tick(self, now_s: float) -> bool:
-        """Do what has come due; True when something was."""
-        due = self.engine.tick(now_s)
-        self._do(due, now_s)
-        return bool(due)
+    def tick(self, now_s: float) -> None:
+        """Do what has come due."""
+        self._do(self.engine.tick(now_s), now_s)
 
     def read(self, relay: str, now_s: float) -> Reading:
         """What a relay is, read back. One that was out of reach is tried again."""
@@ -155,12 +148,13 @@ class Relays:
             return self._broken(relay, values)
         if seen is not None:
             values["readback_on"] = seen
-        return Reading({**values, **self._read_feedback(relay)})
+        return Reading({**values, **self._read_feedback(relay, now_s)})
 
-    def _read_feedback(self, relay: str) -> dict[str, Scalar]:
-        """What the contact says that is wired back; trouble with it is none of the relay."""
+    def _read_feedback(self, relay: str, now_s: float) -> dict[str, Scalar]:
+        """What the contact says that is wired back, once it has come to rest; trouble with it is
+        none of the relay."""
         rules = self._rules[relay]
-        if rules.feedback_pin is None:
+        if rules.feedback_pin is None or self.engine.since_s(relay, now_s) < SETTLE_S:
             return {}
         try:
             if relay not in self._feedback:
@@ -285,3 +279,7 @@ class Relays:
         return Reading(
             {**values, "errno": number}, fault, "no_node" if number in _GONE else "errno"
         )
+
+
+def _known(states: Mapping[str, bool | None]) -> dict[str, bool]:
+    return {name: on for name, on in states.items() if on is not None}

@@ -28,7 +28,7 @@ CODES: Mapping[str, Level] = {
 WORDS: frozenset[str] = frozenset()
 IN_HANDS = True
 _FAULTS = {Fault.ABSENT: "relay.absent", Fault.ERROR: "relay.no_answer"}
-_SHOWN = ("on", "feedback_on", "readback_on", "wanted_on", "budget_left", "errno")
+_SHOWN = ("on", "feedback_on", "readback_on", "wanted_on", "budget_left", "errno", "feedback_errno")
 
 
 class Settings(DeviceSettings):
@@ -123,6 +123,9 @@ def judge(reading: Reading, limits: Settings) -> list[Finding]:
     code = ""
     if any(one is not None and one != on for one in seen):
         code = "relay.readback_differs"
+    elif "feedback_errno" in reading.values:
+        # It was switched, and whether it obeyed is not known.
+        return [Finding("relay.no_answer", Level.UNKNOWN, numbers, reading.device)]
     elif reading.values.get("wanted_on") is True and on is False:
         code = "relay.interlocked"
     elif reading.values.get("budget_left") == 0:

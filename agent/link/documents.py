@@ -146,6 +146,13 @@ def event(type_: str, now: Moment, **fields: Any) -> dict[str, Any]:
     return {**common(now), "type": type_, **{k: v for k, v in fields.items() if v is not None}}
 
 
+def short(text: str, characters: int = 200) -> str:
+    """What somebody outside wrote, as it may leave the room: of endless words the beginning, and
+    nothing that is no character."""
+    words = " ".join(word[:40] for word in text.split())[:characters]
+    return "".join(c if c.isprintable() else "?" for c in words)
+
+
 def telemetry(seen: Iterable[Seen], now: Moment) -> dict[str, Any]:
     """All numbers of the last readings, by device."""
     doc: dict[str, Any] = dict(common(now))

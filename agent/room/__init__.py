@@ -485,7 +485,7 @@ class RoomAgent:
             # What is known stays known: a typing error at central cancels no hearing.
             log.warning("schedule refused: %s", error)
             # An outside word may be endless, and then it may not leave the room.
-            self.event("schedule.refused", _KEPT, why=_short(str(error)))
+            self.event("schedule.refused", _KEPT, why=documents.short(str(error)))
             return
         self.modes.hearings = hearings
         self._spawn(self._keep("schedule", payload))
@@ -500,9 +500,4 @@ class RoomAgent:
             self._link.answer(result, reply_to)
 
     def _refused(self, code: str, why: str) -> None:
-        self.event("command.refused", _KEPT, code=code, why=_short(why))
-
-
-def _short(text: str) -> str:
-    """A text that may leave the room: an outside word may be endless."""
-    return " ".join(word[:40] for word in text.split())[:200]
+        self.event("command.refused", _KEPT, code=code, why=documents.short(why))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import kinds
@@ -45,7 +45,8 @@ RECORD_S = 2.0
 """How long an answer waits for its record, when the disk hangs."""
 LOOKING = (Mode.IDLE, Mode.PREPARING)
 """The modes in which a device may be opened. In recess people are in the room."""
-SETTLE_S = 0.1
+SETTLE_S = 0.15
+"""A contact that is wired back is believed by hands 0.1 s after its relay was switched."""
 CAPABILITIES = (
     "check",
     "report",
@@ -142,15 +143,19 @@ class Commands:
 
     async def over_socket(self, command: Command, peer: Peer) -> dict[str, Any]:
         """The outcome of a command of the control socket, with detail and a message for people."""
-        return await self._carry_out(command, (command.by or f"uid:{peer.uid}")[:64])
+        return await self._carry_out(command, command.by or f"uid:{peer.uid}")
 
     async def over_mqtt(self, command: Command) -> dict[str, Any]:
         """The outcome of a command of the broker."""
-        return await self._carry_out(command, (command.by or "mqtt")[:64])
+        return await self._carry_out(command, command.by or "mqtt")
 
     async def _carry_out(self, command: Command, by: str) -> dict[str, Any]:
         """The outcome of a command; it is an event, whatever it is."""
         started_s = self._room.now().up_s
+        # Whatever others write goes into the record: a text that may not must not cost the record.
+        by = documents.short(by, 64)
+        command = replace(command, reason=documents.short(command.reason))
+        device = command.args.get("device") or command.args.get("relay") or ""
         try:
             command = typed(command)
             handler = self._handlers.get(command.name)
@@ -166,11 +171,11 @@ class Commands:
             outcome = {"state": "failed", "code": failure.code, "message": str(failure)}
         took_ms = round((self._room.now().up_s - started_s) * 1000)
         facts = {
-            "command": command.name[:40],
+            "command": documents.short(command.name, 40),
             "code": outcome["code"],
             "by": by,
-            "reason": command.reason[:200] or None,
-            "device": command.args.get("device") or command.args.get("relay"),
+            "reason": command.reason or None,
+            "device": documents.short(str(device), 64) or None,
         }
         kept = self._room.event(f"command.{outcome['state']}", 1, **facts, took_ms=took_ms)
         # Whoever hears of an outcome may rely on its record, unless the disk hangs.
@@ -242,6 +247,8 @@ class Commands:
         due_in_s = reading.values.get("due_in_s")
         if due_in_s is not None:  # others of its group went off first
             reading = await self._later(relay, float(due_in_s), wanted)
+        elif self._has_feedback(relay) and "feedback_on" not in reading.values:
+            reading = await self._later(relay, 0.0, wanted)  # its contact is still moving
         return Done({"relay": relay, **_state(reading)})
 
     async def _relay_pulse(self, command: Command, by: str) -> Done:
@@ -257,9 +264,13 @@ class Commands:
             raise Refused("unknown_relay", f"no relay {relay!r} in this room")
         if glass and not command.reason.strip():
             raise Refused("no_reason", "to break the glass takes a reason")
-        name = self._presses.asked(by, command.reason[:200])
+        name = self._presses.asked(by, command.reason)
         reading = await hands.ask("relay", wish, relay=relay, by=name, glass=glass, **args)
         return _judged(relay, reading)
+
+    def _has_feedback(self, relay: str) -> bool:
+        settings = self._room.watched[relay].device.settings
+        return getattr(settings, "feedback_pin", None) is not None
 
     async def _later(self, relay: str, due_in_s: float, wanted: bool) -> Reading:
         """Wait for a relay that is switched after a pause, and read it back."""

@@ -167,6 +167,15 @@ def test_a_board_that_was_moved_meanwhile_stays_as_it_is_found(box: Box) -> None
     assert box.switchings() == [("lamp", False, "found")]
 
 
+def test_of_a_group_on_a_board_that_kept_its_power_the_others_go_off_first(box: Box) -> None:
+    relays = (on_board("up", 1, group="g", power_on="on"), on_board("down", 2, group="g"))
+    box.reboot()
+    box.board.on[2] = True
+    box.start(*relays, idle=False)
+    assert box.board.sent == [(2, False), (1, True)]
+    assert box.switchings() == [("down", False, "power_on"), ("up", True, "power_on")]
+
+
 def test_a_board_that_comes_up_late_gets_its_first_state_and_both_are_told(box: Box) -> None:
     box.board.unplug()
     box.reboot()
