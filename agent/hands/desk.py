@@ -6,6 +6,8 @@ Questions, as on every lane (`agent.lanes.wire`):
     relay      read {relay} | set {relay, on, by, glass} | pulse {relay, by, glass}
     indicator  read {light}
     button     read {button}
+    usb        rebind {port, usb, driver, by, glass} | reauthorize {...} | reset {...}
+               | power_cycle {hubs, by, glass} | read
 
 `say` is the agent's word: what the room is, and that it is alive. `wait` is answered when
 something has happened after event number `after`, or when `within_s` is over; device and asker are
@@ -26,6 +28,8 @@ from typing import Any
 from agent import patterns
 from agent.hands import layout as layouts
 from agent.hands import lights, press
+from agent.hands import usb as usb_steps
+from agent.hands.engine import SESSION_LOCK
 from agent.hands.hardware import Hardware
 from agent.hands.keeper import Keeper, Kept
 from agent.hands.lamps import AllLamps
@@ -34,6 +38,7 @@ from agent.hands.lights import Word
 from agent.hands.news import News
 from agent.hands.press import Press
 from agent.hands.relays import Relays
+from agent.hands.usb import UsbSteps
 from agent.lanes.wire import Question
 from agent.model import Fault, Reading, Scalar
 from agent.patterns import Pattern
@@ -64,9 +69,10 @@ class Desk:
         boot: str,
         clock: Callable[[], float],
         reload: Callable[[Adopt], None] = lambda adopt: None,
+        usb: Callable[[tuple[float, ...]], UsbSteps] = lambda kept: UsbSteps(kept=kept),
     ) -> None:
         """`reload` begins to read the file again, and later calls back with the layout; with None
-        where it cannot be read."""
+        where it cannot be read. `usb` gives the steps with USB devices, after those kept."""
         self.stopping = False
         self.layout = layout
         self._hardware = hardware
@@ -87,6 +93,8 @@ class Desk:
         self._news = News(
             now_s, number=kept.number, lost=kept.lost, events=kept.events, same_boot=same
         )
+        # After another boot the steps of the last hour count as done at its beginning.
+        self._usb = usb(kept.usb if same else tuple(0.0 for _ in kept.usb))
         self._relays = Relays(layout.relays, hardware, self._tell)
         self._relays.start(kept.relays, now_s, same_boot=same)
         hardware.release_strangers()
@@ -146,6 +154,10 @@ class Desk:
                 return self._lamps.read(args["light"])
             case "button", "read":
                 return self._button(args["button"])
+            case "usb", "read":
+                return self._usb.read(now_s)
+            case "usb", step if step in usb_steps.STEPS:
+                return self._step(step, args, now_s)
         raise ValueError("no such question")
 
     def _about(self) -> Reading:
@@ -192,6 +204,27 @@ class Desk:
             reading = self._relays.set(relay, on, now_s, by=by, glass=glass)
         if glass and reading.fault is not Fault.SKIPPED:
             for one in held:  # the glass is broken once a press
+                one.spend()
+        return reading
+
+    def _step(self, step: str, args: Mapping[str, Any], now_s: float) -> Reading:
+        """A step with a USB device: as a relay it does not move in session, nor so shortly before
+        one that it could reach into it."""
+        glass = args.get("glass", False)
+        if not isinstance(glass, bool):
+            raise ValueError(f"glass = {glass!r:.10}")
+        held = [p for p in self._presses.values() if p.held]
+        if glass and not held:
+            return Reading(fault=Fault.SKIPPED, why="not_held")
+        if not glass and self._in_session(now_s + usb_steps.LONGEST_S):
+            return Reading(fault=Fault.SKIPPED, why=SESSION_LOCK)
+        on_usb = [r for r in self.layout.relays if r.place.spec.get("bus") in ("hid", "serial")]
+        if step == usb_steps.POWER_CYCLE and on_usb:  # they would drop
+            return Reading(fault=Fault.SKIPPED, why=usb_steps.NEEDED)
+        reading = self._usb.take(step, {**args, "by": _name(args.get("by", ""))}, now_s)
+        if reading.fault is None:
+            self._dirty = True
+            for one in held if glass else ():  # the glass is broken once a press
                 one.spend()
         return reading
 
@@ -245,7 +278,7 @@ class Desk:
             self._word, self._heard_s, now_s, mode=self._mode, instead=instead
         )
         self._save()
-        due = [self._relays.engine.due_s(), lamps_due_s]
+        due = [self._relays.engine.due_s(), lamps_due_s, self._usb.tick(now_s)]
         if self._keeper.failing:
             due.append(self._keep_s)
         due += [p.due_s() for p in self._presses.values()]
@@ -287,6 +320,7 @@ class Desk:
                 number=news.number,
                 lost=news.lost,
                 events=news.events,
+                usb=tuple(self._usb.save()),
             )
         )
 

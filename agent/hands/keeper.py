@@ -31,7 +31,8 @@ WAIT_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What was kept: the boot it was written in, the engine's own state, the mode that was said
-    last, the layout that was in force, as `layout.dump` wrote it, and the news that nobody took."""
+    last, the layout that was in force, as `layout.dump` wrote it, the news that nobody took, and
+    when steps with USB devices were begun in the last hour (boot time)."""
 
     boot: str = ""
     relays: dict[str, Any] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Kept:
     number: int = 0
     lost: int = 0
     events: tuple[Event, ...] = ()
+    usb: tuple[float, ...] = ()
 
 
 class Keeper:
@@ -131,7 +133,8 @@ def _parse(text: bytes) -> Kept:
             raise ValueError("another version")
         events = tuple(_event(one) for one in raw["events"])
         known = {at.name: raw[at.name] for at in fields(Kept)}
-        kept = made(Kept, {**known, "events": events})
+        usb = tuple(float(at_s) for at_s in raw["usb"])
+        kept = made(Kept, {**known, "events": events, "usb": usb})
         pasts.all_of(kept.relays)
     except (AttributeError, KeyError, RecursionError, TypeError) as error:
         raise ValueError(f"not what was written: {error!r}") from None

@@ -28,6 +28,7 @@ from agent.hands.keeper import Keeper
 from agent.hands.layout import Layout
 from agent.hands.loop import MAX_CLIENTS, Loop
 from agent.hands.planning import Planner
+from agent.hands.usb import UsbSteps
 from agent.lanes import wire
 from agent.lanes.confine import confine_hands
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, help="folder of the state file")
     parser.add_argument("--socket", type=Path, help="make this socket (by hand)")
     parser.add_argument("--user", help="the agent's user, who may ask as well")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where /sys and /dev are")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     handed = notify.handed()
@@ -70,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         boot=clock.boot_id(),
         clock=clock.up_s,
         reload=planner.begin,
+        usb=lambda kept: UsbSteps(options.root, loop.watch, kept),
     )
     try:
         loop.run(desk, options.socket)
