@@ -26,6 +26,7 @@ FLOORS: dict[str, float] = {
     "agent.profiles": 1,
     "agent.patterns": 0,
     "agent.known_models": 1,
+    "agent.known_boxes": 1,
     "agent.settings": 2,
     "agent.lanes": 2,
     "agent.link": 2,

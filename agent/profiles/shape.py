@@ -120,6 +120,9 @@ class Recovery(Sourced):
 
     step: Literal["reopen", "rebind", "reauthorize", "usb_reset", "power_cycle", "replug_source"]
     cures: str
+    codes: tuple[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")], ...] = Field(
+        min_length=1, description="the findings that it cures"
+    )
 
 
 class Trouble(Sourced):
