@@ -22,6 +22,8 @@ A kind module has
   tables, as in the file). They count where room.toml says nothing; `told` is what it does say.
 - `baseline(reading) -> dict` (optional): settings that a reading of the day of commissioning gives.
   They count where room.toml says nothing. A kind that has it takes part in commissioning.
+- `RECOVERABLE` (optional): the codes that bringing the device back may cure, whatever its model is.
+- `usb_port(settings, root) -> str` (optional): where on the USB it sits now, empty for nowhere.
 - `discover(root) -> list[dict]` (optional): a settings table for every device of this kind that
   is plugged in, read from the kernel without opening anything.
 
@@ -169,6 +171,17 @@ def ports_of(kind: str, settings: DeviceSettings) -> tuple[int, ...]:
     """The TCP ports that the worker of a camera on the network needs."""
     tell = getattr(load(kind), "ports", None)
     return tuple(tell(settings)) if tell else ()
+
+
+def recoverable(kind: str) -> frozenset[str]:
+    """The codes that bringing a device of a kind back may cure."""
+    return frozenset(getattr(load(kind), "RECOVERABLE", ()))
+
+
+def usb_port_of(kind: str, settings: DeviceSettings, root: Path) -> str:
+    """Where on the USB a device sits now (`1-1.2`), empty where it is not there or not on USB."""
+    tell = getattr(load(kind), "usb_port", None)
+    return str(tell(settings, root)) if tell else ""
 
 
 def discover(kind: str, root: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import usb_tree
 from agent.model import Fault, Reading, Scalar
 
 CAPTURE = "c"
@@ -151,6 +152,16 @@ def find(root: Path, source: Source, direction: str) -> list[Stream]:
             found.append(stream)
     # The first device of each card comes first; cards in the order of their ports, which stays.
     return sorted(found, key=lambda s: (s.device, s.port, s.card))
+
+
+def usb_port(root: Path, source: Source, direction: str) -> str:
+    """Where on the USB the device of a source sits now, empty where it is not there or not on USB.
+    One without a sound card (its driver let go) is still found by its ids."""
+    found = find(root, source, direction)
+    if found or not source.usb:
+        return found[0].port if found else ""
+    device = usb_tree.find(source.usb, root, source.port)
+    return device.port if device is not None else ""
 
 
 def card_id(root: Path, card: int) -> str:

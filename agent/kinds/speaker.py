@@ -21,7 +21,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from agent.kinds import DeviceSettings, _alsa
+from agent.kinds import _alsa
+from agent.kinds._recover import RecoverableSettings
 from agent.kinds._uevents import uevents
 from agent.model import Fault, Finding, Level, Reading, Scalar
 
@@ -32,6 +33,7 @@ CODES: Mapping[str, Level] = {
     "speaker.loop_failed": Level.FAIL,
     "speaker.echo": Level.WARN,
 }
+RECOVERABLE = frozenset({"speaker.absent", "speaker.no_answer"})
 WORDS: frozenset[str] = _alsa.STATES
 _FAULTS = {
     Fault.ABSENT: "speaker.absent",
@@ -44,7 +46,7 @@ _STALL_S = 1.5
 _MARGIN_S = 0.8
 
 
-class Settings(DeviceSettings):
+class Settings(RecoverableSettings):
     """One loudspeaker, and how its loop test is made."""
 
     source: str = Field(
@@ -133,6 +135,11 @@ class Passive:
     async def read(self) -> Reading:
         """As `_alsa.Observer.read`."""
         return self._observer.read()
+
+
+def usb_port(settings: Settings, root: Path) -> str:
+    """As `_alsa.usb_port`."""
+    return _alsa.usb_port(root, _stream_of(settings.source), _alsa.PLAYBACK)
 
 
 async def changes(settings: Settings, root: Path = Path("/")) -> AsyncIterator[None]:

@@ -18,14 +18,15 @@ from typing import Any
 from agent.kinds._usb import modes_of
 from agent.kinds.camera.discover import discover
 from agent.kinds.camera.driver import Driver, prepare
-from agent.kinds.camera.judge import CODES, WORDS, judge
-from agent.kinds.camera.passive import Passive, changes
+from agent.kinds.camera.judge import CODES, RECOVERABLE, WORDS, judge
+from agent.kinds.camera.passive import Passive, changes, usb_port
 from agent.kinds.camera.settings import Settings
 from agent.kinds.camera.source import port_of
 from agent.model import Reading
 
 __all__ = [
     "CODES",
+    "RECOVERABLE",
     "WORDS",
     "Driver",
     "Passive",
@@ -37,6 +38,7 @@ __all__ = [
     "judge",
     "ports",
     "prepare",
+    "usb_port",
     "variant",
 ]
 

@@ -28,6 +28,9 @@ CODES: Mapping[str, Level] = {
     "camera.moved": Level.WARN,
     "camera.flicker": Level.WARN,
 }
+RECOVERABLE = frozenset({"camera.absent", "camera.no_answer", "camera.frozen", "camera.corrupted"})
+"""A driver, a cable contact or a firmware may be stuck. What a lens, a lamp or the source behind a
+dongle does is not cured by switching the camera off and on."""
 WORDS: frozenset[str] = POWER_WORDS | MODE_WORDS
 
 _FAULTS: Mapping[Fault, tuple[str, Level]] = {

@@ -98,6 +98,18 @@ SETTLING_S = (5.0, 10.0, 20.0, 30.0)
 no control for 20 s."""
 
 
+def usb_port(settings: Settings, root: Path = Path("/")) -> str:
+    """Where on the USB the camera sits now, empty for one that is not there or not on USB."""
+    source = settings.where()
+    device: Path | None = None
+    if source.scheme is Scheme.USB:
+        device = next(iter(nodes.usb_devices(source, root)), None)
+    elif source.scheme is Scheme.V4L2:
+        node = nodes.node_at(source.target, root)
+        device = node.usb if node is not None else None
+    return device.name if device is not None else ""
+
+
 async def changes(settings: Settings, root: Path = Path("/")) -> AsyncGenerator[None, None]:
     """Yields when the kernel says that a video node came or went; ends at once where none can."""
     if not settings.where().local or root != Path("/"):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator
 
-from agent.kinds import DeviceSettings
+from agent.kinds._recover import RecoverableSettings
 from agent.kinds._usb import Modes
 from agent.kinds.camera import controls as picture_controls
 from agent.kinds.camera import source as sources
@@ -19,7 +19,7 @@ Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 _Nibble = Annotated[int, Field(ge=0, le=15)]
 
 
-class Settings(DeviceSettings):
+class Settings(RecoverableSettings):
     """One camera. Grey values ("luma") are 0..255; shares are of the picture, 0..1."""
 
     model_config = ConfigDict(hide_input_in_errors=True)  # a URL may hold a password

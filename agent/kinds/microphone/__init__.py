@@ -18,8 +18,8 @@ from agent.kinds._uevents import uevents
 from agent.kinds._usb import MODE_WORDS, modes_of
 from agent.kinds.microphone.discover import discover
 from agent.kinds.microphone.driver import Driver
-from agent.kinds.microphone.judge import CODES, judge
-from agent.kinds.microphone.passive import Passive
+from agent.kinds.microphone.judge import CODES, RECOVERABLE, judge
+from agent.kinds.microphone.passive import Passive, usb_port
 from agent.kinds.microphone.settings import Settings
 from agent.model import Reading
 
@@ -28,6 +28,7 @@ WORDS: frozenset[str] = STATES | {"on", "off"} | MODE_WORDS
 
 __all__ = [
     "CODES",
+    "RECOVERABLE",
     "WORDS",
     "Driver",
     "Passive",
@@ -38,6 +39,7 @@ __all__ = [
     "from_profile",
     "judge",
     "prepare",
+    "usb_port",
 ]
 
 

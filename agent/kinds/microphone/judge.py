@@ -24,6 +24,10 @@ CODES: Mapping[str, Level] = {
 }
 """Every code and its usual level. Mute is lawful: it is reported, never undone."""
 
+RECOVERABLE = frozenset({"microphone.absent", "microphone.no_answer"})
+"""Silence is not among them: a switch on the device may be what makes it, and coming back could
+undo it. Where a model is known to fall silent by itself, its profile says so."""
+
 _FAULTS = {
     Fault.ABSENT: "microphone.absent",
     Fault.NO_ANSWER: "microphone.no_answer",

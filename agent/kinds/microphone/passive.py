@@ -35,3 +35,8 @@ class Passive:
         where = self._settings.where
         mode = mode_of(self._root, self._settings.modes, where.port) if where.usb else None
         return replace(reading, values={**reading.values, "mode": mode}) if mode else reading
+
+
+def usb_port(settings: Settings, root: Path) -> str:
+    """As `_alsa.usb_port`."""
+    return _alsa.usb_port(root, settings.where, _alsa.CAPTURE)

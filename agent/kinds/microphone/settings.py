@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from agent.kinds import DeviceSettings
 from agent.kinds._alsa import Source, parse_source
+from agent.kinds._recover import RecoverableSettings
 from agent.kinds._usb import Modes
 
 
-class Settings(DeviceSettings):
+class Settings(RecoverableSettings):
     """One microphone. Limits are AES17 dBFS, durations seconds."""
 
     source: str = Field(
