@@ -105,6 +105,21 @@ class Lane:
                 self._rest()
             return replace(reading, device=device)
 
+    async def renew(self) -> bool:
+        """Lets the worker go, within 3 s and after the ask under way, and forgets its failures: the
+        next ask starts a new one at once. False where it does not go: it stays in quarantine."""
+        async with self._lock:
+            if self._idle is not None:
+                self._idle.cancel()
+            if (worker := self._worker) is not None:
+                worker.retire()
+                await worker.settled.wait()
+                if not worker.is_gone():
+                    return False
+                self._worker = None
+            self._failures, self._not_before_s = 0, float("-inf")
+            return True
+
     async def close(self) -> None:
         """Ends the worker for good, within 3 s; an ask under way fails."""
         self._closed = True
