@@ -67,7 +67,7 @@ def restore(incidents: Iterable[Incident], now: Moment) -> DeviceState:
             raised=True,
         )
         for i in incidents
-        if i.code != NO_EVIDENCE
+        if not i.code.startswith("agent.")  # those are the agent's own, not a reading's
     }
     return DeviceState(tracks=tracks)
 

@@ -17,7 +17,10 @@ CODES: Mapping[str, Level] = {
     "agent.clock_blocks_tls": Level.WARN,
     "agent.hands_lost": Level.WARN,
     "agent.unconfined": Level.WARN,
+    "agent.recovery_failed": Level.WARN,
 }
+RECOVERY_FAILED = "agent.recovery_failed"
+"""Two tries to bring a device back failed: a person is called, and the agent leaves it alone."""
 
 REQUIRED_LAYERS = frozenset({"no_new_privs", "no_core", "no_file_growth", "seccomp"})
 """Without one of these a worker could keep or send what it sees. Landlock is not among them:

@@ -85,6 +85,12 @@ class RecoverArgs(_Args):
 
     device: DeviceId = Field(description="id of the device")
     dry_run: bool = Field(default=False, description="only say what would be done")
+    step: Literal["reopen", "rebind", "reauthorize", "usb_reset", "power_cycle"] | None = Field(
+        default=None, description="this step alone, also where nothing is wrong"
+    )
+    shared_power: bool = Field(
+        default=False, description="others may lose power too; the dry run names them"
+    )
     break_glass: bool = Field(
         default=False, description="also in session, while the button is held at the box"
     )

@@ -42,6 +42,9 @@ from agent.room.commands import CAPABILITIES, LOOKING, Commands
 from agent.room.itself import Itself
 from agent.room.modes import Modes
 from agent.room.presses import Presses
+from agent.room.recovery import DOCUMENT as RECOVERY
+from agent.room.recovery import RECOVERING, Recovery
+from agent.room.remedy import Pace
 from agent.room.voice import Voice, seen_of
 from agent.settings import Room
 from agent.store import Store
@@ -72,9 +75,11 @@ class RoomAgent:
         virtual_root: Path | None = None,
         lane_for: Callable[[Device], Lane] = new_lane,
         hands: Connect | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`hands` reaches the process that holds relays and lights; without it the agent starts
-        its own, if the room has any. Raises `ConfigError` for relays and lights that cannot be."""
+        its own, if the room has any. `pace` is how patient a recovery is. Raises `ConfigError` for
+        relays and lights that cannot be."""
         self.room = room
         self.requirements = room.requirements
         self._folders = folders
@@ -96,6 +101,9 @@ class RoomAgent:
         self._itself = Itself(room.broker)
         self.baseline = Baseline(self._store)
         self._presses = Presses(self)
+        self.recovery = Recovery(
+            self, self._presses, root, spawn=self._spawn, keep=self._keep, pace=pace
+        )
         self._commands = Commands(self, self._presses)
         self._telemetry_at_s = clock().up_s
         self._folded_s = clock().up_s
@@ -208,12 +216,14 @@ class RoomAgent:
     async def _restore(self) -> None:
         """What was open before a restart is open until good is seen; the schedule is kept."""
         known: list[Incident] = []
+        tries: bytes | None = None
         try:
             if saved := await self._store.document("schedule"):
                 self.modes.hearings = parse_schedule(saved)
             self.modes.restore(await self._store.document("mode"), self._clock())
             known = await self._store.open_incidents()
             await self.baseline.restore()
+            tries = await self._store.document(RECOVERY)
         except StoreError as error:  # a bad disk costs the memory, not the watch
             log.error("what was known before cannot be read: %s", error)
         self._open = {(i.device, i.code): i for i in known}
@@ -230,13 +240,17 @@ class RoomAgent:
                 state=judging.restore([i for i in known if i.device == device.id], now),
             )
             self.baseline.teach(self.watched[device.id])
+        self.recovery.restore(tries)
 
     def _lane_of(self, device: Device) -> Lane | None:
         return self._lane_for(device) if kinds.has_driver(device.kind, device.settings) else None
 
     def _part_of(self, device: Device) -> kinds.Passive | None:
-        """Relays, lights and the button are read by hands."""
-        if self.hands is None or not kinds.in_hands(device.kind):
+        """Relays, lights and the button are read by hands; a device that may be brought back is
+        left alone meanwhile."""
+        if not kinds.in_hands(device.kind):
+            return self.recovery.part(device, self._virtual_root if device.virtual else self._root)
+        if self.hands is None:
             return None
         return self.hands.part(device, kinds.load(device.kind).WORDS)
 
@@ -297,7 +311,10 @@ class RoomAgent:
     # -- what a watched device asks and tells ----------------------------------------------------
 
     def may_look(self, device: Device) -> str:
-        """Not in session, and not so shortly before one that a look could reach into it."""
+        """Not in session, and not so shortly before one that a look could reach into it; nor while
+        a step is done to it."""
+        if device.id in self.recovery.held:
+            return RECOVERING
         if self.mode not in LOOKING:
             return "maintenance" if self.mode is Mode.MAINTENANCE else "in_session"
         now = self._clock()
@@ -334,7 +351,9 @@ class RoomAgent:
         self.modes.seen_held(self._held(), now)
         self._enter(self.modes.at(now))
         found = readiness.apply_levels(
-            [f for w in self.watched.values() for f in w.findings] + self._own(now),
+            [f for w in self.watched.values() for f in w.findings]
+            + self._own(now)
+            + self.recovery.findings(now),
             self.requirements,
         )
         edges = incidents.step(self._open, found, now)
@@ -353,6 +372,7 @@ class RoomAgent:
             valid_for_s=PUBLISHED_FOR_S,
         )
         self.answer = answer
+        self.recovery.consider(now)
         self.voice.publish(self._seen(found), answer, now)
         self._tell_lights()
 
@@ -434,6 +454,10 @@ class RoomAgent:
         """Something that the lights show has changed."""
         self._tell_lights()
 
+    def recovered(self) -> None:
+        """A recipe is over: fold again."""
+        self._fold()
+
     def open_incident(self, device: str, code: str) -> Incident | None:
         """An incident that is open, by device and code."""
         return self._open.get((device, code))
@@ -466,9 +490,11 @@ class RoomAgent:
             kept.add_done_callback(lambda _: link.kick())
         return kept
 
-    async def _keep(self, name: str, body: bytes) -> None:
+    async def _keep(self, name: str, body: bytes) -> bool:
         with contextlib.suppress(StoreError):  # the store is closed, and has said so
             await self._store.put_document(name, body)
+            return True
+        return False
 
     # -- what comes in ------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent import kinds
 from agent.control import Peer
 from agent.judge import readiness
+from agent.judge.recipe import Step
 from agent.lanes.watch import Watched
 from agent.link import documents
 from agent.link.commands import typed
@@ -33,6 +34,8 @@ from agent.model import (
 )
 from agent.room.baseline import Baseline, commission
 from agent.room.presses import Presses
+from agent.room.recovery import Recovery
+from agent.room.remedy import DONE, Ask
 from agent.room.voice import Voice
 from agent.settings import Room as Settings
 
@@ -53,6 +56,7 @@ CAPABILITIES = (
     "locate",
     "relay.set",
     "relay.pulse",
+    "device.recover",
     "mode.set",
     "incident.ack",
     "agent.restart",
@@ -67,6 +71,7 @@ class Room(Protocol):
     watched: dict[str, Watched]
     requirements: readiness.Requirements
     hands: Hands | None
+    recovery: Recovery
     locate_until_s: float
     baseline: Baseline
     voice: Voice
@@ -113,11 +118,13 @@ class Done:
 
 
 class Failed(Exception):
-    """A command that could not be done; `code` is a closed word."""
+    """A command that could not be done; `code` is a closed word, `effect` what there is all the
+    same."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, effect: Mapping[str, Scalar] | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.effect = effect
 
 
 Handler = Callable[[Command, str], Awaitable[Done]]
@@ -135,6 +142,7 @@ class Commands:
             "locate": self._locate,
             "relay.set": self._relay_set,
             "relay.pulse": self._relay_pulse,
+            "device.recover": self._recover,
             "mode.set": self._mode_set,
             "incident.ack": self._acknowledge,
             "agent.restart": self._restart,
@@ -169,6 +177,8 @@ class Commands:
             outcome = {"state": "refused", "code": refusal.code, "message": str(refusal)}
         except Failed as failure:
             outcome = {"state": "failed", "code": failure.code, "message": str(failure)}
+            if failure.effect is not None:
+                outcome["effect"] = dict(failure.effect)
         took_ms = round((self._room.now().up_s - started_s) * 1000)
         facts = {
             "command": documents.short(command.name, 40),
@@ -280,6 +290,30 @@ class Commands:
         if reading.values.get("on") is not wanted:
             raise Refused("interlocked", f"{relay} was not switched after all: see its events")
         return reading
+
+    # -- devices -------------------------------------------------------------------------------
+
+    async def _recover(self, command: Command, by: str) -> Done:
+        """Bring a device back, or say what would be done."""
+        args = command.args
+        step = args.get("step")
+        ask = Ask(
+            device=str(args["device"]),
+            by=by,
+            reason=command.reason,
+            glass=bool(args["break_glass"]),
+            shared_power=bool(args["shared_power"]),
+            only=Step(str(step)) if step else None,
+        )
+        if args["dry_run"]:
+            return Done(*await self._room.recovery.dry_run(ask))
+        result = await self._room.recovery.recover(ask)
+        if result.step is None:
+            raise Refused(result.word, f"{ask.device}: nothing was done: {result.word}")
+        if result.healed or result.word == DONE:
+            return Done(result.effect)
+        seen = f"{result.before} before, {result.after} after"
+        raise Failed(result.word, f"{ask.device} is not healed: {seen}", result.effect)
 
     # -- the room ------------------------------------------------------------------------------
 
