@@ -276,3 +276,25 @@ def test_a_wish_that_failed_is_over_and_counts_and_a_rule_is_tried_again() -> No
     assert relays.facts("r", 82)["budget_left"] == 0
     assert relays.tick(91) == [Act("r", False, "max_on")]
     assert relays.set("r", True, 92).code == "over_budget"
+
+
+def test_of_a_group_one_comes_up_whatever_was_kept() -> None:
+    relays = engine(Relay("a", group="g", power_on="last"), Relay("b", group="g", power_on="last"))
+    assert relays.power_on({"a": True, "b": True}, 7) == [Act("a", True, "power_on")]
+
+
+def test_a_time_that_lies_ahead_counts_as_now() -> None:
+    after = engine(Relay("r", min_off_s=5))
+    saved = {"r": {"on": False, "changed_s": 9e9, "switched": [], "back": None}}
+    after.restore(saved, 100, same_boot=True)
+    assert after.set("r", True, 104).code == "too_soon"
+    assert after.set("r", True, 105).code == "ok"
+
+
+def test_the_first_state_is_due_whatever_was_switched_before() -> None:
+    relays = engine(Relay("r", power_on="on", min_off_s=600, max_per_h=2))
+    saved = {"r": {"on": True, "changed_s": 5.0, "switched": [1.0, 2.0, 3.0], "back": None}}
+    relays.restore(saved, 20, same_boot=False)
+    (on,) = relays.power_on({"r": True}, 20)
+    relays.failed(on, 20)
+    assert relays.tick(30) == [Act("r", True, "power_on")]
