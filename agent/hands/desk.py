@@ -194,16 +194,20 @@ class Desk:
         if not isinstance(relay, str) or not isinstance(on, bool) or not isinstance(glass, bool):
             raise ValueError(f"relay = {relay!r:.70}, on = {on!r:.10}, glass = {glass!r:.10}")
         by = _name(args.get("by", ""))
-        held = [p for p in self._presses.values() if p.held]
-        if glass and not held:
-            return Reading(fault=Fault.SKIPPED, why="not_held")
         self._dirty = True
         if wish == "pulse":
-            reading = self._relays.pulse(relay, now_s, by=by, glass=glass)
-        else:
-            reading = self._relays.set(relay, on, now_s, by=by, glass=glass)
+            return self._behind_glass(glass, partial(self._relays.pulse, relay, now_s, by=by))
+        return self._behind_glass(glass, partial(self._relays.set, relay, on, now_s, by=by))
+
+    def _behind_glass(self, glass: bool, act: Callable[..., Reading]) -> Reading:
+        """Do something that a session forbids unless the glass is broken: somebody holds the
+        button down at the box, now. One press breaks it once, and only for what is done."""
+        held = [press for press in self._presses.values() if press.held]
+        if glass and not held:
+            return Reading(fault=Fault.SKIPPED, why="not_held")
+        reading = act(glass=glass)
         if glass and reading.fault is not Fault.SKIPPED:
-            for one in held:  # the glass is broken once a press
+            for one in held:
                 one.spend()
         return reading
 

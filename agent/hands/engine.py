@@ -257,8 +257,7 @@ class Engine:
         track.on, track.changed_s, track.job = not act.on, track.before_s, None
         if act.cause in _DEMANDED:
             track.switched.pop()
-            free = act.cause != "power_on" or now_s - self._began_s < BOOT_S
-            track.job = _Job(act.on, now_s + RETRY_S, act.cause, act.by, glass=free)
+            track.job = _Job(act.on, now_s + RETRY_S, act.cause, act.by, glass=False)
 
     def found(self, relay: str, on: bool, now_s: float) -> bool:
         """A relay that was out of reach is back, in this state. True where that is another one."""
@@ -290,7 +289,8 @@ class Engine:
             return
         if job.on:
             refusal = "" if job.cause == "power_on" else self._refuses_on(track, now_s)
-            if job.cause in _LOCKABLE and self._is_locked(track, now_s, job.glass):
+            free = job.glass or (job.cause == "power_on" and now_s < self._began_s + BOOT_S)
+            if job.cause in _LOCKABLE and self._is_locked(track, now_s, free):
                 refusal = SESSION_LOCK
             if self._others_on(track) or self._group_free_s(track) > now_s:
                 refusal = INTERLOCKED

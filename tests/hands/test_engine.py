@@ -230,3 +230,71 @@ def test_a_stop_makes_safe_what_has_to_be_and_leaves_the_rest() -> None:
     relays.set("safe", True, 0)
     assert relays.stop(5) == [Act("safe", False, "stop")]
     assert relays.on("hold")
+
+
+def test_in_session_a_relay_that_is_free_does_not_move_one_that_is_not() -> None:
+    relays = engine(Relay("locked", group="g"), Relay("free", group="g", session_lock=False))
+    relays.set("locked", True, 0)
+    relays.locked = True
+    assert relays.set("free", True, 10).code == "interlocked"
+    assert relays.on("locked")
+    assert relays.set("free", True, 10, glass=True).acts == (Act("locked", False, "interlock"),)
+
+
+def test_what_was_promised_is_dropped_when_the_other_one_did_not_let_go() -> None:
+    relays = engine(Relay("a", group="g"), Relay("b", group="g"))
+    relays.set("a", True, 0)
+    (off,) = relays.set("b", True, 10, by="lan").acts
+    assert isinstance(off, Act)
+    relays.failed(off, 10)
+    assert relays.on("a")
+    assert relays.tick(10.5) == [Dropped("b", "interlocked", "lan")]
+
+
+def test_a_relay_that_is_already_what_its_pulse_would_make_it_is_not_switched() -> None:
+    relays = engine(Relay("r", pulse_s=5))
+    relays.pulse("r", 10)
+    after = engine(Relay("r", pulse_s=5))
+    after.restore(relays.save(), 12, same_boot=True, seen={"r": False})
+    assert after.tick(20) == []
+    assert after.due_s() == math.inf
+
+
+def test_a_wish_that_failed_is_over_and_counts_and_a_rule_is_tried_again() -> None:
+    relays = engine(Relay("r", max_per_h=2, max_on_s=60))
+    (on,) = relays.set("r", True, 0).acts
+    assert isinstance(on, Act)
+    relays.failed(on, 0)
+    assert (relays.on("r"), relays.due_s()) == (False, math.inf)
+    assert relays.set("r", True, 1).code == "ok"
+    for at_s in (61.0, 71.0, 81.0):
+        assert relays.due_s() == at_s
+        (off,) = relays.tick(at_s)
+        assert off == Act("r", False, "max_on")
+        relays.failed(off, at_s)
+        assert relays.on("r")
+    assert relays.facts("r", 82)["budget_left"] == 0
+    assert relays.tick(91) == [Act("r", False, "max_on")]
+    assert relays.set("r", True, 92).code == "over_budget"
+
+
+def test_of_a_group_one_comes_up_whatever_was_kept() -> None:
+    relays = engine(Relay("a", group="g", power_on="last"), Relay("b", group="g", power_on="last"))
+    assert relays.power_on({"a": True, "b": True}, 7) == [Act("a", True, "power_on")]
+
+
+def test_a_time_that_lies_ahead_counts_as_now() -> None:
+    after = engine(Relay("r", min_off_s=5))
+    saved = {"r": {"on": False, "changed_s": 9e9, "switched": [], "back": None}}
+    after.restore(saved, 100, same_boot=True)
+    assert after.set("r", True, 104).code == "too_soon"
+    assert after.set("r", True, 105).code == "ok"
+
+
+def test_the_first_state_is_due_whatever_was_switched_before() -> None:
+    relays = engine(Relay("r", power_on="on", min_off_s=600, max_per_h=2))
+    saved = {"r": {"on": True, "changed_s": 5.0, "switched": [1.0, 2.0, 3.0], "back": None}}
+    relays.restore(saved, 20, same_boot=False)
+    (on,) = relays.power_on({"r": True}, 20)
+    relays.failed(on, 20)
+    assert relays.tick(30) == [Act("r", True, "power_on")]

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.hands.engine import HOUR_S, Act, Dropped, Engine
+from agent.hands.engine import BOOT_S, HOUR_S, RETRY_S, Act, Dropped, Engine
 from agent.hands.layout import Relay
 
 RELAYS = (
@@ -37,19 +37,35 @@ class Relays(RuleBasedStateMachine):
         self.in_session = True
         self.session_at_s = math.inf
         self.glass: dict[str, bool] = {}
+        self.stiff: set[str] = set()
+        self.booted_s = up_s
         self.take(self.engine.power_on({}, self.now_s))
 
-    def take(self, acts: Any, *, glass: bool | None = None) -> None:
-        """Acts of a wish with or without broken glass; None: of what was promised before."""
+    def take(self, acts: Any, *, glass: bool | None = None) -> bool:
+        """Acts of a wish with or without broken glass; None: of what was promised before. True
+        when all of them could be done."""
+        well = True
         for act in acts:
             if isinstance(act, Dropped):
                 continue
             assert isinstance(act, Act)
             assert self.on[act.relay] is not act.on, "switched to what it was"
+            if act.on and not self.engine.alone(act.relay):  # the other one did not let go
+                self.engine.failed(act, self.now_s)
+                self.times[act.relay].append(self.now_s)
+                well = False
+                continue
             self.check(act, self.glass.get(act.relay, False) if glass is None else glass)
+            if act.relay in self.stiff:
+                self.engine.failed(act, self.now_s)
+                if act.cause in ("command", "pulse", "interlock", "stop"):
+                    self.times[act.relay].append(self.now_s)
+                well = False
+                continue
             self.on[act.relay] = act.on
             self.changed_s[act.relay] = self.now_s
             self.times[act.relay].append(self.now_s)
+        return well
 
     def check(self, act: Act, glass: bool) -> None:
         rules, held_s = RULES[act.relay], self.now_s - self.changed_s[act.relay]
@@ -67,6 +83,8 @@ class Relays(RuleBasedStateMachine):
             assert held_s >= rules.min_on_s, "off too soon"
         if rules.session_lock and self.locked() and not glass:
             assert act.cause in ("max_on", "pulse_end", "power_on", "restore", "stop"), act
+            if act.cause == "power_on":
+                assert self.now_s < self.booted_s + BOOT_S, "a late surprise"
 
     def locked(self) -> bool:
         return self.in_session or self.now_s >= self.session_at_s
@@ -74,8 +92,8 @@ class Relays(RuleBasedStateMachine):
     @rule(relay=IDS, on=st.booleans(), glass=st.booleans())
     def wish(self, relay: str, on: bool, glass: bool) -> None:
         answer = self.engine.set(relay, on, self.now_s, by="somebody", glass=glass)
-        self.take(answer.acts, glass=glass)
-        if answer.code == "ok":
+        well = self.take(answer.acts, glass=glass)
+        if answer.code == "ok" and well:
             assert self.on[relay] is on
         if answer.code == "pending":
             self.glass[relay] = glass
@@ -95,6 +113,10 @@ class Relays(RuleBasedStateMachine):
             self.take(self.engine.tick(self.now_s))
         self.now_s = end_s
         self.take(self.engine.tick(self.now_s))
+
+    @rule(relay=IDS)
+    def a_relay_sticks_or_obeys_again(self, relay: str) -> None:
+        self.stiff ^= {relay}
 
     @rule(locked=st.booleans(), within_s=st.sampled_from([None, 0.3, 3.0, 20.0]))
     def the_agent_says(self, locked: bool, within_s: float | None) -> None:
@@ -131,7 +153,7 @@ class Relays(RuleBasedStateMachine):
             lambda: -math.inf, {k: 0.0 for k, v in self.changed_s.items() if v > -math.inf}
         )
         self.on = defaultdict(bool)
-        self.now_s = up_s
+        self.now_s = self.booted_s = up_s
         self.engine = Engine(RELAYS)
         self.in_session, self.session_at_s = True, math.inf
         assert self.engine.restore(saved, up_s, same_boot=False) == []
@@ -144,7 +166,12 @@ class Relays(RuleBasedStateMachine):
             assert self.engine.on(name) is self.on[name]
             if rules.max_on_s is not None and self.on[name]:
                 end_s = self.changed_s[name] + rules.max_on_s
-                assert self.engine.due_s() <= end_s, "nothing is planned that ends it"
+                again_s = self.now_s + RETRY_S if name in self.stiff or self.tried(name) else end_s
+                assert self.engine.due_s() <= max(end_s, again_s), "nothing is planned that ends it"
+
+    def tried(self, name: str) -> bool:
+        """Whether it is tried again and again to end it."""
+        return self.engine.owes(name)
 
 
 Relays.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)

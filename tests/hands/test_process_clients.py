@@ -197,10 +197,10 @@ def test_an_idle_hands_sleeps(hands: Hands, client: Client) -> None:
 
     client.ask("hands", "say", mode="idle", state="ready")
     time.sleep(0.3)
-    assert wake_ups(2.0) <= 3, "a steady light"
+    assert wake_ups(1.5) <= 3, "a steady light"
     client.ask("hands", "say", mode="idle", state="at_risk")
     time.sleep(0.3)
-    assert wake_ups(2.0) <= 8, "a light that changes once a second"
+    assert wake_ups(1.5) <= 8, "a light that changes once a second"
 
 
 def test_many_at_once_are_each_answered(hands: Hands) -> None:
