@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_box.box import Box, remove
+from bench_box.box import Box
 from bench_box.machine import Machine
 from e2e_stage import Broker
 from room_stage import Hearsay, Measured
@@ -59,7 +59,7 @@ def _boxed(request: pytest.FixtureRequest, broker: Broker) -> Iterator[Box]:
         box.boot()
         yield box
     finally:
-        remove(machine)
+        machine.remove()
 
 
 @pytest.fixture

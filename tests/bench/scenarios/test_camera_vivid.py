@@ -18,13 +18,10 @@ ROOM = f'[camera.{CAM}]\nsource = "v4l2:/dev/video0"\nperiod_s = 5\n'
 BARS = "camera.no_signal"
 MODES = {
     "black": "camera.black",
-    "white": "camera.no_signal",
     "noise": "camera.noisy",
     "stall": "camera.no_answer",
-    "lost": "camera.no_answer",
     "eio": "camera.no_answer",
 }
-GOES_AND_COMES = {"lost": ("unplug", "plug"), "eio": ()}
 
 
 @pytest.fixture(scope="module")
