@@ -115,8 +115,14 @@ class _Child:
                 if not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                     return False
                 self.send_signal(signal.SIGKILL)
-            log.debug("worker %d ended with %s", self.pid, self._child.poll())
+            self._tell(self._child.poll() or 0)
         return True
+
+    def _tell(self, status: int) -> None:
+        """How it ended: without this a library that crashes looks like a device that hangs."""
+        by_itself = status in (0, -signal.SIGABRT, -signal.SIGKILL)
+        how = signal.Signals(-status).name if status < 0 else f"status {status}"
+        log.log(logging.DEBUG if by_itself else logging.INFO, "worker %d: %s", self.pid, how)
 
 
 class _Elsewhere:

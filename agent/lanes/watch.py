@@ -243,15 +243,19 @@ class Watched:
 
     def _take(self, passive: Reading, reading: Reading) -> None:
         now, settings = self._clock(), self.settings
+        presence = {f"{self.device.kind}.{word}" for word in ("absent", "wrong_device")}
         if reading.fault is not Fault.SKIPPED:
             found = self._kind.judge(reading, settings)
-            self.state = judging.fold(self.state, reading, found, self.watch, now)
+            # What somebody else holds is there, but nothing was seen of what it gives: a fault of
+            # that stands until a look shows that it is gone.
+            held = reading.fault is Fault.BUSY
+            scope = presence | {f"{self.device.kind}.busy"} if held else None
+            self.state = judging.fold(self.state, reading, found, self.watch, now, scope=scope)
             return
         # The kernel's word is evidence of presence, and in session all the evidence there is.
         found = self._kind.judge(passive, settings)
-        scope = (f"{self.device.kind}.absent", f"{self.device.kind}.wrong_device")
         state = judging.fold(
-            self.state, passive, found, self.watch, now, scope=scope, evidence=False
+            self.state, passive, found, self.watch, now, scope=presence, evidence=False
         )
         if not found and reading.why == "in_session":
             state = judging.extend(state, now)

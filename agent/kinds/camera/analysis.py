@@ -62,6 +62,8 @@ class Look:
         self._frames += 1
         self._damaged += frame.damaged
         self._last_s = frame.at_s
+        if not frame.shown:
+            return
         small = shrink(frame.luma)
         before = self._changes.before
         differs = self._changes.add(frame.luma, small, frame.at_s, frame.same)
@@ -105,7 +107,8 @@ class Look:
         if colour is not None:
             numbers["lost_channel_share"] = damage.lost_channel_share(colour)
             numbers["tint"] = damage.tint(colour)
-        if len(self._samples) % 2:
+        # A slow box has time for two: what needs no picture before it comes first.
+        if (len(self._samples) + self._live) % 2:
             numbers["tear"] = damage.tear(frame.luma)
             numbers["block_steps"] = damage.block_steps(frame.luma)
             if colour is not None:

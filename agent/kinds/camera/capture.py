@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from agent import clock
 from agent.kinds.camera import reach, v4l2
-from agent.kinds.camera.frames import FORMATS, JPEG, Frame, cut_short, decode, from_picture
+from agent.kinds.camera.frames import (
+    FORMATS,
+    JPEG,
+    Frame,
+    cut_short,
+    decode,
+    from_picture,
+    undecodable,
+)
 from agent.kinds.camera.watch import OtherOpeners
 from agent.model import Fault, Scalar
 
@@ -75,12 +82,16 @@ def settled(frames: Iterator[Frame], look_s: float) -> Iterator[Frame]:
     """
     limit_s = min(_WARM_UP_S, _WARM_UP_SHARE * look_s)
     seen: list[tuple[float, float]] = []
+    first_s: float | None = None
     for frame in frames:
-        mean = float(frame.luma[::16, ::16].mean())
-        seen.append((frame.at_s, mean))
-        older = [m for at_s, m in seen if at_s <= frame.at_s - _STEADY_S]
-        steady = bool(older) and abs(mean - older[-1]) <= max(2.0, _STEADY_CHANGE * mean)
-        if steady or frame.at_s - seen[0][0] >= limit_s:
+        first_s = frame.at_s if first_s is None else first_s
+        steady = False
+        if frame.shown:
+            mean = float(frame.luma[::16, ::16].mean())
+            seen.append((frame.at_s, mean))
+            older = [m for at_s, m in seen if at_s <= frame.at_s - _STEADY_S]
+            steady = bool(older) and abs(mean - older[-1]) <= max(2.0, _STEADY_CHANGE * mean)
+        if steady or frame.at_s - first_s >= limit_s:
             yield frame
             break
     yield from frames
@@ -324,9 +335,9 @@ def _stream(
         if before is None:
             end_s = min(until_s, now + look_s)
         if jpeg and before is not None and picture.data == bytes_before:
-            frame = Frame(before.luma, before.bgr, picture.at_s, same=True)
+            frame = Frame(before.luma, before.bgr, picture.at_s, same=True, damaged=before.damaged)
         else:
-            frame = _decode(picture, chosen, before)
+            frame = _decode(picture, chosen)
         frame.steps = max(1, picture.sequence - sequence)
         sequence = picture.sequence
         bytes_before, before = picture.data, frame
@@ -335,13 +346,10 @@ def _stream(
             return
 
 
-def _decode(picture: v4l2.Picture, chosen: v4l2.PixelFormat, before: Frame | None) -> Frame:
+def _decode(picture: v4l2.Picture, chosen: v4l2.PixelFormat) -> Frame:
     jpeg = chosen.fourcc in JPEG
     damaged = picture.damaged or (jpeg and cut_short(picture.data))
     shown = decode(picture.data, chosen.fourcc, chosen.width, chosen.height, chosen.stride)
-    if shown is not None:
-        return from_picture(shown, picture.at_s, damaged=damaged)
-    if before is not None:
-        return Frame(before.luma, before.bgr, picture.at_s, damaged=True)
-    empty = np.zeros((chosen.height, chosen.width), np.uint8)
-    return Frame(empty, None, picture.at_s, damaged=True)
+    if shown is None:
+        return undecodable(picture.at_s)
+    return from_picture(shown, picture.at_s, damaged=damaged)

@@ -20,8 +20,9 @@ class Frame:
 
     `bgr` is None for a colourless source. `at_s` is the source's own time. `same` says that the
     bytes that came were those of the picture before, `damaged` that the source itself says so (a
-    driver's flag, a JPEG that is cut short). `steps` is by how much the driver's own count rose:
-    more than 1 where pictures were lost, None where nobody counts.
+    driver's flag, a JPEG that is cut short); then `luma` may be empty, where nothing could be made
+    of it. `steps` is by how much the driver's own count rose: more than 1 where pictures were
+    lost, None where nobody counts.
     """
 
     luma: Grey
@@ -31,12 +32,23 @@ class Frame:
     damaged: bool = False
     steps: int | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a picture: one that could not be decoded must not pass for a black one
+        or for the one before."""
+        return self.luma.size > 0
+
     def colour(self) -> Colour | None:
         """A coarse sample of the picture, 80 x 45: enough to see a colour fault."""
         if self.bgr is None:
             return None
         points = cv2.resize(self.bgr, (320, 180), interpolation=cv2.INTER_NEAREST)
         return np.asarray(cv2.resize(points, (80, 45), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def undecodable(at_s: float) -> Frame:
+    """A frame in place of a picture that nothing could be made of."""
+    return Frame(np.empty((0, 0), np.uint8), None, at_s, damaged=True)
 
 
 def from_picture(picture: NDArray[np.uint8], at_s: float, *, damaged: bool = False) -> Frame:

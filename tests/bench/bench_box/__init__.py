@@ -6,7 +6,9 @@ microphones, GPIO lines, displays, USB ports and network, each of which can be m
     host      this machine: tools, archive, subprocesses
     wheels, kernel, media, image    the build, in this order
     sockets   QMP and the guest agent
+    qemu      the command line of the machine
     machine   one QEMU process: start, snapshot, power cut
+    stamp     what image and hands are made from
     screen    a monitor being plugged and unplugged, over VNC
     box       what a scenario holds in its hands
     project   the checkout under test, inside a box

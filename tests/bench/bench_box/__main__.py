@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench_box import image, places
+from bench_box import image, stamp
 from bench_box.box import Box
 from bench_box.host import BenchError
-from bench_box.machine import Machine, Shape
+from bench_box.machine import Machine
+from bench_box.qemu import Shape
 
 _EPILOG = """\
 $HEARING_ROOM_BENCH_BOX names the box (default: hand), $HEARING_ROOM_BENCH_DIR the folder of images
@@ -97,8 +98,7 @@ def _do(options: argparse.Namespace) -> int:
             sys.stdout.write(machine.serial_log)
         case "status":
             state = f"runs, pid {machine.pid}" if machine.pid else "is off"
-            current = "current" if image.is_current() else "missing or old"
-            print(f"{name} {state}; image in {places.cache()}: {current} {image.facts()}")
+            print(f"{name} {state}; image {stamp.image_folder()}: {image.facts() or 'not made'}")
         case "reset":
             box.reset()
         case "cut-power":

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import subprocess
 import tarfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench_box import image, places, recipe, screen
+from bench_box import image, places, recipe, screen, stamp
 from bench_box.host import BenchError, sh
-from bench_box.machine import PLAIN, Machine, Shape
+from bench_box.machine import Machine
+from bench_box.qemu import PLAIN, Shape
 from bench_box.sockets import Done
 
 COMMAND_S = 120.0
@@ -130,7 +130,7 @@ class Box:
         if not warm:
             steps.append("systemctl is-system-running --wait >/dev/null || true")
         self.run("; ".join(steps), timeout_s=300)
-        if image.facts().get("hands") != image.hands_stamp():
+        if image.facts().get("hands") != stamp.hands_stamp():
             self.push_tree(places.HANDS, f"{recipe.SITE}/bench_hands", {"__pycache__"})
 
     def cut_power(self) -> None:
@@ -299,9 +299,3 @@ class Disk(_Part):
         none = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
         with self._box.machine.monitor() as monitor:
             monitor.call("block_set_io_throttle", device="sd", iops=operations_per_s, **none)
-
-
-def remove(machine: Machine) -> None:
-    """Switches a box off for good and drops its folder."""
-    machine.cut_power()
-    subprocess.run(["rm", "-rf", str(machine.folder)], check=False)

@@ -6,7 +6,7 @@ Everything is made once and kept; the stamp says what it was made from.
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import fcntl
 import json
 import shlex
 import shutil
@@ -16,33 +16,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench_box import kernel, media, places, recipe, wheels
+from bench_box import kernel, media, places, recipe, stamp, wheels
 from bench_box.host import TO_BUILD, TO_RUN, archive, need, need_root, sh
 from bench_box.machine import Machine, take_snapshot
 
-_MADE_FROM = ("recipe", "wheels", "kernel", "media", "image", "machine")
+_KEPT_S = 3 * 86_400.0
+"""An image of another recipe that was not used for so long is tidied away."""
 _SPARE_MB = 1500
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-
-
-def stamp() -> str:
-    """What the image is made from; the bench's hands are brought up to date at every boot."""
-    parts = [repr(recipe.requirements()).encode()]
-    parts += [(places.BENCH / f"bench_box/{name}.py").read_bytes() for name in _MADE_FROM]
-    parts.append((places.HANDS / "hardware.py").read_bytes())  # runs before anything is pushed
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
-
-
-def hands_stamp() -> str:
-    """Which edition of `bench_hands` this is."""
-    files = sorted(places.HANDS.glob("*.py"))
-    return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def facts() -> dict[str, str]:
     """What is known of the image; empty where there is none."""
     try:
-        found: dict[str, str] = json.loads((places.cache() / "image.json").read_text())
+        found: dict[str, str] = json.loads((stamp.image_folder() / "image.json").read_text())
     except (OSError, ValueError):
         return {}
     return found
@@ -50,7 +37,7 @@ def facts() -> dict[str, str]:
 
 def is_current() -> bool:
     """Whether the image is there and made from what stands here now."""
-    return facts().get("stamp") == stamp()
+    return bool(facts())
 
 
 def build(*, force: bool = False) -> None:
@@ -59,11 +46,19 @@ def build(*, force: bool = False) -> None:
         return
     need([*TO_BUILD, *TO_RUN])
     need_root("building the image (mmdebstrap, chroot, owners of files)")
-    cache = places.cache()
-    cache.mkdir(parents=True, exist_ok=True)
+    cache, image = places.cache(), stamp.image_folder()
+    image.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who waited finds it done
+        if force or not is_current():
+            _build(cache, image)
+            _tidy(image)
+
+
+def _build(cache: Path, image: Path) -> None:
     for name in ("image.json", "booted.state", "booted.qcow2"):
-        (cache / name).unlink(missing_ok=True)
-    said = {"stamp": stamp(), "hands": hands_stamp()}
+        (image / name).unlink(missing_ok=True)
+    said = {"hands": stamp.hands_stamp()}
     with _told("wheels"):
         wheels.fetch(cache / "wheels", recipe.requirements())
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -72,14 +67,20 @@ def build(*, force: bool = False) -> None:
             _debian(root)
         with _told("kernel"):
             _fetch_kernel(root, tree)
-            said["kernel"] = kernel.install(tree, root, cache)
+            said["kernel"] = kernel.install(tree, root, image)
         with _told("Python, pictures and sounds, files"):
             _fill(root)
         with _told("image"):
-            said["root_mb"] = _make_disk(root, cache / "base.raw")
+            said["root_mb"] = _make_disk(root, image / "base.raw")
     with _told("snapshot of the booted box"):
         take_snapshot(_settle)
-    (cache / "image.json").write_text(json.dumps(said))
+    (image / "image.json").write_text(json.dumps(said))
+
+
+def _tidy(current: Path) -> None:
+    for image in current.parent.iterdir():
+        if image != current and time.time() - image.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(image, ignore_errors=True)
 
 
 @contextlib.contextmanager

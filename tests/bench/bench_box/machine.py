@@ -10,42 +10,22 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from bench_box import places
+from bench_box import places, stamp
 from bench_box.host import TO_RUN, BenchError, need, sh
+from bench_box.qemu import PLAIN, Shape, command
 from bench_box.sockets import Inside, Monitor
 
 COLD_S = 300.0
 WARM_S = 60.0
 _PR_SET_PDEATHSIG = 1
-_KERNEL_LINE = (
-    "root=/dev/vda ro console=ttyS0,115200 net.ifnames=0 mitigations=off quiet loglevel=4 "
-    "systemd.show_status=no tsc=reliable no_timer_check random.trust_cpu=on"
-)
 _SOCKETS = ("qmp.sock", "inside.sock", "serial.sock", "vnc0.sock", "vnc1.sock", "pid")
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a box is made of; anything but the default means a cold boot.
-
-    `clock` is the date of the hardware clock (`2020-01-01T00:00:00`), `kernel` more words for the
-    kernel's command line.
-    """
-
-    memory_mb: int = 1024
-    processors: int = 2
-    clock: str = ""
-    kernel: str = ""
-
-
-PLAIN = Shape()
 
 
 class Machine:
@@ -94,16 +74,17 @@ class Machine:
         `keep` goes on with the disk as it was left, and boots cold.
         """
         need(TO_RUN)
-        cache = places.cache()
+        image = stamp.image_folder()
         if self.pid:
             raise BenchError(f"box {self.name} runs already")
-        if not (cache / "image.json").exists():
+        if not (image / "image.json").exists():
             raise BenchError("there is no image; `tests/bench/run --build` makes it")
+        os.utime(image)  # in use: not to be tidied away
         self.folder.mkdir(parents=True, exist_ok=True)
-        state, disk = cache / "booted.state", self.folder / "disk.qcow2"
+        state, disk = image / "booted.state", self.folder / "disk.qcow2"
         warm = shape == PLAIN and not cold and not keep and state.exists()
         if not (keep and disk.exists()):
-            base = (cache / "booted.qcow2", "qcow2") if warm else (cache / "base.raw", "raw")
+            base = (image / "booted.qcow2", "qcow2") if warm else (image / "base.raw", "raw")
             overlay(disk, *base)
         incoming = ["-incoming", f"exec:cat {state}"] if warm else []
         self.launch(disk, shape, incoming)
@@ -140,9 +121,11 @@ class Machine:
         for name in _SOCKETS:
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / "share").mkdir(exist_ok=True)
+        image = stamp.image_folder()
+        words = command(shape, self._title, self.folder, image, disk, self.broker_port)
         with (self.folder / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*self._command(disk, shape), *incoming],
+                [*words, *incoming],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -157,45 +140,6 @@ class Machine:
                 raise BenchError("QEMU made no socket in 30 s")
             time.sleep(0.02)
 
-    def _command(self, disk: Path, shape: Shape) -> list[str]:
-        cache, run = places.cache(), self.folder
-        forward = f"guestfwd=tcp:10.0.2.100:1883-cmd:nc 127.0.0.1 {self.broker_port}"
-        heads = [
-            word
-            for head in (0, 1)
-            for word in ("-vnc", f"unix:{run}/vnc{head}.sock,display=gpu0,head={head}")
-        ]
-        share = f"local,path={run}/share,mount_tag=share,security_model=none,id=share"
-        words = f"""qemu-system-x86_64 -name {self._title} -machine q35
-            -accel tcg,thread=multi,tb-size=512 -cpu max -smp {shape.processors}
-            -m {shape.memory_mb} -nodefaults -display none
-            -device virtio-blk-pci,drive=sd,id=disk0
-            -device virtio-net-pci,netdev=lan,id=nic0,romfile=
-            -device virtio-gpu-pci,id=gpu0,max_outputs=2,edid=on,xres=1920,yres=1080
-            -device i6300esb,id=wdt -action watchdog=reset
-            -device qemu-xhci,id=xhci -device virtio-rng-pci
-            -device virtio-serial-pci
-            -device virtserialport,chardev=inside,name=org.qemu.guest_agent.0
-            -serial chardev:console -rtc base={shape.clock or "utc"}""".split()
-        return [
-            *words,
-            *("-kernel", f"{cache}/vmlinuz", "-initrd", f"{cache}/initrd"),
-            *("-append", f"{_KERNEL_LINE} {shape.kernel}"),
-            *("-drive", f"file={disk},if=none,id=sd,format=qcow2,cache=writeback,discard=unmap"),
-            *("-netdev", f"user,id=lan,restrict=on,{forward}"),
-            *heads,
-            *("-virtfs", share),
-            *("-chardev", f"socket,id=inside,path={run}/inside.sock,server=on,wait=off"),
-            *("-chardev", self._console()),
-            *("-qmp", f"unix:{run}/qmp.sock,server=on,wait=off", "-pidfile", f"{run}/pid"),
-        ]
-
-    def _console(self) -> str:
-        run = self.folder
-        return (
-            f"socket,id=console,path={run}/serial.sock,server=on,wait=off,logfile={run}/serial.log"
-        )
-
     def cut_power(self) -> None:
         """Off at once, as when the plug is pulled. What was not synced to the disk is lost."""
         pid = self.pid
@@ -208,6 +152,11 @@ class Machine:
         ends = time.monotonic() + 10
         while self.pid and time.monotonic() < ends:
             time.sleep(0.02)
+
+    def remove(self) -> None:
+        """Off for good, and its folder with it."""
+        self.cut_power()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop(self, timeout_s: float = 60.0) -> None:
         """Shuts the box down; cut off when it takes longer."""
@@ -238,12 +187,12 @@ def _die_with_us() -> None:
 
 def take_snapshot(settle: Callable[[Machine], None]) -> None:
     """Boots once, lets `settle` finish everything, keeps memory and disk for later boots."""
-    cache = places.cache()
-    machine = Machine("snapshot", tied=True)
+    image = stamp.image_folder()
+    machine = Machine(f"snapshot-{image.name}", tied=True)
     machine.folder.mkdir(parents=True, exist_ok=True)
-    part = cache / "booted.part"
-    overlay(cache / "booted.qcow2", cache / "base.raw", "raw")
-    machine.launch(cache / "booted.qcow2", PLAIN, [])
+    part = image / "booted.part"
+    overlay(image / "booted.qcow2", image / "base.raw", "raw")
+    machine.launch(image / "booted.qcow2", PLAIN, [])
     try:
         machine.wait_until_it_answers(COLD_S)
         settle(machine)
@@ -255,6 +204,6 @@ def take_snapshot(settle: Callable[[Machine], None]) -> None:
                 if status == "failed":
                     raise BenchError(f"no snapshot: {json.dumps(monitor.call('query-migrate'))}")
                 time.sleep(0.1)
-        part.rename(cache / "booted.state")
+        part.rename(image / "booted.state")
     finally:
-        machine.cut_power()
+        machine.remove()

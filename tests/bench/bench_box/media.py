@@ -29,7 +29,7 @@ _QUALITY = 85
 _LENS = 0.7  # standard deviation of the blur of a good lens, in pixels
 _NOISE = 2.0  # of the sensor in a lit room, in grey levels
 _LOOP = 24  # pictures until a scene begins again
-_BROAD = 1.5  # the room is drawn wider than it is seen, so that the camera can turn
+_BROAD, _TALL = 1.5, 1.2  # the room is drawn larger than it is seen, so that the camera can turn
 
 
 def make(folder: Path) -> None:
@@ -62,11 +62,12 @@ def _modes(size: tuple[int, int]) -> dict[str, Iterator[Picture]]:
         *,
         noise: float = _NOISE,
         turned: float = 0.0,
+        tilted: float = 0.0,
         count: int = _LOOP,
     ) -> Iterator[Picture]:
-        left = int((_BROAD - 1) * width * (0.2 + turned))
+        left, top = int((0.1 + turned) * width), int((0.05 + tilted) * height)
         for number in range(count):
-            light = _with_people(room, number / count)[:, left : left + width]
+            light = _with_people(room, number / count)[top : top + height, left : left + width]
             light = cv2.GaussianBlur(light, (0, 0), _LENS)
             yield _sensor(change(light), noise, dice)
 
@@ -78,7 +79,7 @@ def _modes(size: tuple[int, int]) -> dict[str, Iterator[Picture]]:
         "live": seen(),
         "dark": seen(lambda light: 0.05 * light, count=12),
         "blur": seen(out_of_focus, count=12),
-        "moved": seen(turned=0.75),
+        "moved": seen(turned=0.3, tilted=0.1),  # somebody bumped into the camera
         # A sensor that dies, or whose gain runs away: the room is still there behind it.
         "noise": seen(noise=30.0, count=12),
         "covered": (_sensor(_hand(width, height), _NOISE, dice) for _ in range(12)),
@@ -89,8 +90,8 @@ def _modes(size: tuple[int, int]) -> dict[str, Iterator[Picture]]:
 
 
 def _room(width: int, height: int) -> Light:
-    """An empty hearing room, wider than the picture."""
-    w, h = int(width * _BROAD), height
+    """An empty hearing room, larger than the picture."""
+    w, h = int(width * _BROAD), int(height * _TALL)
     room = np.empty((h, w, 3), np.float32)
     room[:] = (188, 196, 202)  # the wall
     room[int(0.62 * h) :] = (74, 92, 112)  # the floor
@@ -111,8 +112,14 @@ def _room(width: int, height: int) -> Light:
     box(0.40, 0.52, 0.34, 0.16, (40, 62, 100))  # the bench of the panel
     for seat in range(3):
         box(0.43 + 0.11 * seat, 0.34, 0.06, 0.18, (30, 40, 56))  # chairs
-    for desk in range(4):
-        box(0.10 + 0.22 * desk, 0.76, 0.16, 0.16, (58, 86, 128))
+    for x, y, wide, tall in (
+        (0.08, 0.80, 0.20, 0.20),  # desks, and who sits where differs from room to room
+        (0.33, 0.72, 0.12, 0.13),
+        (0.62, 0.78, 0.25, 0.20),
+        (0.90, 0.70, 0.08, 0.22),
+    ):
+        box(x, y, wide, tall, (58, 86, 128))
+        box(x + 0.02, y + 0.02, wide / 3, tall / 2, (168, 176, 180))  # papers
     box(0.82, 0.10, 0.15, 0.42, (232, 226, 214))  # a window with its bars
     for bar in range(4):
         box(0.85 + 0.03 * bar, 0.10, 0.006, 0.42, (96, 92, 90))
@@ -122,9 +129,10 @@ def _room(width: int, height: int) -> Light:
     sign = np.zeros((h, w), np.uint8)
     cv2.putText(sign, "PHONG 1", (int(0.30 * w), int(0.2 * h)), 0, h / 420, (255,), 2)
     room[sign > 127] = (40, 44, 60)
-    x = np.linspace(-1, 1, w, dtype=np.float32)[None, :, None]
-    y = np.linspace(-1, 1, h, dtype=np.float32)[:, None, None]
-    room *= 0.88 - 0.16 * (x * x + 0.7 * y * y) + 0.08 * x  # lamps, and daylight from the right
+    across = np.linspace(-1, 1, w, dtype=np.float32)[None, :, None]
+    down = np.linspace(-1, 1, h, dtype=np.float32)[:, None, None]
+    # Lamps, and daylight from the right.
+    room *= 0.88 - 0.16 * (across * across + 0.7 * down * down) + 0.08 * across
     return room
 
 
@@ -161,10 +169,8 @@ def _encode(picture: Picture, fourcc: str) -> bytes:
         done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         assert done
         return bytes(data)
-    planes = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV)
-    packed = planes[..., :2].copy()  # Y and U; every second U gives its place to V
-    packed[:, 1::2, 1] = planes[:, 0::2, 2]
-    return bytes(packed.tobytes())
+    # Of 16 to 235, as webcams send it.
+    return bytes(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_YUY2).tobytes())
 
 
 # -- sounds -------------------------------------------------------------------------------------
@@ -180,7 +186,7 @@ def _sounds() -> dict[str, NDArray[np.float64]]:
         "live": speech,
         "silence": np.zeros(RATE),
         "tone": 0.2 * np.sin(2 * np.pi * 440 * t) + floor,
-        "clip": 12 * speech,
+        "clip": 40 * speech,
         "noise": 0.05 * dice.standard_normal(len(t)),
         "hum": speech + sum(0.06 / n * np.sin(2 * np.pi * 50 * n * t) for n in range(1, 6)),
     }

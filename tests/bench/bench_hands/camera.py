@@ -17,9 +17,11 @@ _PICTURES = {
     "white": "test_pattern=6",
     "noise": "test_pattern=21",
 }
+_LOST = "disconnect=1"
+"""The node stays and answers ENODEV, until the last program that has it open closes it."""
+_KEEPER = "bench-vivid-lost"
 _FAULTS = {
     "stall": "percentage_of_dropped_buffers=100",
-    "lost": "disconnect=1",  # the node stays and answers ENODEV
     "eio": "inject_fatal_streaming_error=1",
     "eio-start": "inject_vidioc_streamon_error=1",  # once
 }
@@ -34,15 +36,24 @@ def camera(words: list[str]) -> None:
         from bench_hands import webcam
 
         set_mode(name, mode, webcam.MODES)
-    elif mode in ("unplug", "plug"):
+        return
+    run("systemctl", "-q", "stop", f"{_KEEPER}.service")  # a lost camera comes back
+    if mode in ("unplug", "plug"):
         (_DRIVER / ("unbind" if mode == "unplug" else "bind")).write_text("vivid.0")
+    elif mode == "lost":
+        keep = f"exec sleep infinity < {_node()}"
+        run("systemd-run", "-q", "--collect", f"--unit={_KEEPER}", "/bin/sh", "-c", keep)
+        run("sh", "-c", f"until fuser -s {_node()}; do sleep 0.05; done")
+        _set(_LOST)
     elif mode in _PICTURES:
         _set(_STILL)
         _set(_PICTURES[mode])
     elif mode in _FAULTS:
         _set(_FAULTS[mode])
     else:
-        raise Wrong(f"no mode {mode!r}; there are {' '.join([*_PICTURES, *_FAULTS])} unplug plug")
+        raise Wrong(
+            f"no mode {mode!r}; there are {' '.join([*_PICTURES, *_FAULTS])} lost unplug plug"
+        )
 
 
 def _set(controls: str) -> None:

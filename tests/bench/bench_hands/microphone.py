@@ -11,7 +11,8 @@ import shlex
 from bench_hands import MEDIA, Wrong, option, run, set_mode
 from bench_hands.usb_microphone import MODES
 
-_PLAYER = "aplay -q -t raw -f S16_LE -r 48000 -c 1 -D hw:Mic,0,0"
+_PLAYER = "aplay -q -t raw -f S16_LE -r 48000 -c 1 -D hw:0,0,0"
+"""By number: to find a card by its name ALSA opens all cards, and whoever listens lets go."""
 
 
 def microphone(words: list[str]) -> None:
