@@ -114,13 +114,19 @@ def check(
             "camera:clip.mp4?fps=30, microphone:hw:1, display:HDMI-A-1, network, host.",
         ),
     ] = None,
+    loop: Annotated[
+        bool,
+        typer.Option(
+            "--loop", help="Have loudspeakers with loop_test = true make a short, quiet sound."
+        ),
+    ] = False,
     as_json: Json = False,
     language: Language = None,
 ) -> int:
     """Measure once and say what is wrong."""
     from agent.cli import check as checking
 
-    return checking.run(what or [], as_json=as_json, language=language)
+    return checking.run(what or [], as_json=as_json, language=language, loop=loop)
 
 
 @app.command()

@@ -24,10 +24,13 @@ LOOKING = ("idle", "preparing")
 Result = dict[str, Any]
 
 
-def run(arguments: Sequence[str], *, as_json: bool, language: str | None) -> int:
+def run(
+    arguments: Sequence[str], *, as_json: bool, language: str | None, loop: bool = False
+) -> int:
     """Check devices of the running agent and sources; the exit code is that of the worst.
 
     An argument that describes nothing has its line too, `unknown`; 64 where all are like that.
+    With `loop` loudspeakers make their short sound: only the running agent sees that none listens.
     """
     texts = words.load(output.language(language))
     asked = [sources.read(argument) for argument in arguments]
@@ -38,7 +41,10 @@ def run(arguments: Sequence[str], *, as_json: bool, language: str | None) -> int
     if useless and not as_json:
         return output.USAGE
     levels: list[Level] = []
-    for result in _results(asked):
+    if loop and not all(isinstance(item, str) for item in asked):
+        print("--loop asks the running agent: name its loudspeaker, not a source", file=sys.stderr)
+        return output.USAGE
+    for result in _results(asked, loop=loop):
         levels.append(Level(result["level"]))
         if as_json:
             print(json.dumps(result, ensure_ascii=False, separators=(",", ":")), flush=True)
@@ -52,9 +58,9 @@ def run(arguments: Sequence[str], *, as_json: bool, language: str | None) -> int
 Asked = sources.Source | sources.Unusable | str
 
 
-def _results(asked: Sequence[Asked]) -> Iterator[Result]:
+def _results(asked: Sequence[Asked], *, loop: bool) -> Iterator[Result]:
     if not asked:
-        yield from _from_agent(None)
+        yield from _from_agent(None, loop=loop)
         return
     session = _agent_mode() not in (None, *LOOKING)
     runner = asyncio.Runner()
@@ -63,7 +69,7 @@ def _results(asked: Sequence[Asked]) -> Iterator[Result]:
         for number, item in enumerate(asked, 1):
             output.progress(number, len(asked), item if isinstance(item, str) else item.text)
             if isinstance(item, str):
-                yield from _from_agent(item)
+                yield from _from_agent(item, loop=loop)
             elif isinstance(item, sources.Unusable):
                 yield _unknown(item.text)
             elif session and not item.whole and _opens(item):
@@ -161,10 +167,12 @@ def _agent_mode() -> str | None:
     return str(mode) if mode else None
 
 
-def _from_agent(device: str | None) -> Iterator[Result]:
+def _from_agent(device: str | None, *, loop: bool) -> Iterator[Result]:
     """Fresh readings from the running agent, of one device or of all."""
     socket = control.runtime_to_ask() / "control.sock"
-    args = {"device": device} if device else {}
+    args: dict[str, str | bool] = {"device": device} if device else {}
+    if loop:
+        args["loop"] = True
     try:
         answers = list(control.request(socket, {"command": "check", "args": args}, timeout_s=90))
         answer = answers[-1]

@@ -21,11 +21,15 @@ _BAD = (Level.WARN, Level.FAIL, Level.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The watching periods of one device, and how long a reading of it is evidence (seconds)."""
+    """The watching periods of one device, and how long a reading of it is evidence (seconds).
+
+    `times` is how often a thing must be seen before it counts.
+    """
 
     raise_s: float
     clear_s: float
     valid_s: float
+    times: int = TIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def _worse(before: Track | None, finding: Finding, watch: Watch, now: Moment) ->
         finding=finding,
         last_bad_s=now.up_s,
         bad=bad,
-        raised=before.raised or (bad >= TIMES and long_enough),
+        raised=before.raised or (bad >= watch.times and long_enough),
         good=0,
         good_from_s=None,
     )
@@ -136,7 +140,7 @@ def _better(before: Track | None, watch: Watch, now: Moment) -> Track | None:
         return None
     good = before.good + 1
     start = now.up_s if before.good_from_s is None else before.good_from_s
-    if good >= TIMES and now.up_s - start >= watch.clear_s:
+    if good >= watch.times and now.up_s - start >= watch.clear_s:
         return None
     return replace(before, good=good, good_from_s=start)
 

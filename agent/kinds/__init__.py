@@ -5,12 +5,19 @@ A kind module has
 - `Settings`: a subclass of `DeviceSettings`; every limit is a field with its bounds and unit.
 - `CODES`: every code it can give -> its usual level. Declared beside `judge`.
 - `WORDS`: the closed list of words that may stand in a reading's values.
+- `TELLS` (where there is a driver): every key of its answers with unit, rounding and range. What is
+  not declared there does not get out of the worker.
 - `judge(reading, limits) -> list[Finding]`: pure and memoryless; `limits` is the `Settings`.
 - `Passive(settings, root)` (optional): `async read() -> Reading` in the agent's own process.
   Kernel facts and sockets only, opens no device node. It is all that is asked in session.
 - `Driver(settings)` (optional): blocking, lives in a worker; may open devices, hang or crash.
   `read(question) -> Reading`; the questions are `QUESTIONS`. Heavy libraries are imported in its
   constructor, never by the module.
+- `ANSWERS` (optional): the questions that its driver answers; `look`, `whole` and `baseline` where
+  it does not say. A device is not opened for a question that its driver does not answer.
+- `HEARS` (optional): True where a look listens to the room; it waits while a loudspeaker is tested.
+- `LOOP_CODES` (optional): the codes that only the answer to `loop` speaks of. They stand until the
+  next such answer.
 - `prepare()` (optional): imports those libraries, so that a worker can be warm before its first
   deadline runs. Opens no device.
 - `changes(settings, root)` (optional): an async iterator that yields when it is worth asking now.
@@ -38,11 +45,14 @@ import json
 import pkgutil
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agent.model import ConfigError, Finding, Level, Reading, Seat
+
+if TYPE_CHECKING:
+    from agent.kinds._tells import Tell
 
 QUESTIONS = frozenset({"look", "whole", "baseline", "loop"})
 """`look`: a short one at a live device, or at a file at its own pace. `whole`: a file from end to
@@ -153,6 +163,27 @@ def has_driver(kind: str, settings: DeviceSettings | None = None) -> bool:
 def in_hands(kind: str) -> bool:
     """Whether devices of this kind are held by the process of relays and lights."""
     return bool(getattr(load(kind), "IN_HANDS", False))
+
+
+def tells(kind: str) -> Mapping[str, Tell] | None:
+    """What the workers of a kind may tell; None where the kind has no driver."""
+    module = load(kind)
+    return cast("Mapping[str, Tell]", module.TELLS) if hasattr(module, "TELLS") else None
+
+
+def answers(kind: str) -> frozenset[str]:
+    """The questions that the driver of a kind answers."""
+    return frozenset(getattr(load(kind), "ANSWERS", ("look", "whole", "baseline")))
+
+
+def hears(kind: str) -> bool:
+    """Whether a look at a device of this kind listens to the room."""
+    return bool(getattr(load(kind), "HEARS", False))
+
+
+def loop_codes(kind: str) -> frozenset[str]:
+    """The codes that only a loop test can raise and clear."""
+    return frozenset(getattr(load(kind), "LOOP_CODES", ()))
 
 
 def changes_of(kind: str, settings: DeviceSettings, root: Path) -> AsyncIterator[None] | None:

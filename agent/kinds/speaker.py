@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 
 from agent.kinds import _alsa
 from agent.kinds._recover import RecoverableSettings
+from agent.kinds._tells import Tell, word
 from agent.kinds._uevents import uevents
 from agent.model import Fault, Finding, Level, Reading, Scalar
 
@@ -34,7 +35,18 @@ CODES: Mapping[str, Level] = {
     "speaker.echo": Level.WARN,
 }
 RECOVERABLE = frozenset({"speaker.absent", "speaker.no_answer"})
+ANSWERS = frozenset({"loop"})
+LOOP_CODES = frozenset({"speaker.loop_failed", "speaker.echo"})
 WORDS: frozenset[str] = _alsa.STATES
+TELLS: Mapping[str, Tell] = {
+    "microphones": Tell("microphones that listened", "", 0, 4),
+    "microphones_heard": Tell("those that heard the sound", "", 0, 4),
+    "gain_db": Tell("heard over played, at the one that hears it best", "dB", -120, 60),
+    "delay_ms": Tell("how late it was heard", "ms", 0, 10_000),
+    "echo_db": Tell("strongest late copy over the first", "dB", -120, 20),
+    "echo_ms": Tell("how much later that was", "ms", 0, 10_000),
+    "state": word("state of the stream, where a program has it", _alsa.STATES),
+}
 _FAULTS = {
     Fault.ABSENT: "speaker.absent",
     Fault.NO_ANSWER: "speaker.no_answer",

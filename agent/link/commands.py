@@ -53,6 +53,10 @@ class CheckArgs(_Args):
     """Fresh readings, of one device or of all."""
 
     device: DeviceId | None = Field(default=None, description="id of the device; all without it")
+    loop: bool = Field(
+        default=False,
+        description="have loudspeakers with loop_test = true make a short sound, and nothing else",
+    )
 
 
 class LocateArgs(_Args):
@@ -121,16 +125,18 @@ class BaselineArgs(_Args):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One command: its arguments, whether it may be sent to all rooms of a site at once, and
-    whether it is taken at the box alone: it is for somebody who sees the room."""
+    """One command: its arguments, whether it may be sent to all rooms of a site at once (never with
+    an argument of `alone`), and whether it is taken at the box alone: it is for somebody who sees
+    the room."""
 
     args: type[_Args]
     broadcast: bool = False
     at_the_box: bool = False
+    alone: frozenset[str] = frozenset()
 
 
 CATALOGUE: Mapping[str, Spec] = {
-    "check": Spec(CheckArgs, broadcast=True),
+    "check": Spec(CheckArgs, broadcast=True, alone=frozenset({"loop"})),
     "report": Spec(ReportArgs, broadcast=True),
     "locate": Spec(LocateArgs, broadcast=True),
     "relay.set": Spec(RelaySetArgs),
@@ -240,7 +246,7 @@ class Inbox:
         if retained:
             return Refused("retained", "a retained command would be done again at every connect")
         spec = CATALOGUE.get(command.name)
-        if broadcast and (spec is None or not spec.broadcast):
+        if broadcast and (spec is None or not spec.broadcast or spec.alone & command.args.keys()):
             return Refused("not_broadcast", f"{command.name[:40]} is not for all rooms at once")
         if spec is not None and spec.at_the_box:
             return Refused("only_at_the_box", f"{command.name} is for somebody who sees the room")

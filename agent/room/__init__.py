@@ -17,8 +17,9 @@ from agent.control import ControlServer, Folders, Peer, remove_status
 from agent.judge import findings as judging
 from agent.judge import incidents, readiness, schedule
 from agent.kinds import host
+from agent.lanes.air import Air
 from agent.lanes.lane import Lane
-from agent.lanes.watch import Watched, new_lane
+from agent.lanes.watch import Look, Watched, new_lane
 from agent.link import documents
 from agent.link.client import Link
 from agent.link.commands import Inbox
@@ -40,6 +41,7 @@ from agent.model import (
 from agent.room.baseline import Baseline
 from agent.room.commands import CAPABILITIES, LOOKING, Commands
 from agent.room.itself import Itself
+from agent.room.loops import Loops
 from agent.room.modes import Modes
 from agent.room.presses import Presses
 from agent.room.recovery import DOCUMENT as RECOVERY
@@ -92,10 +94,13 @@ class RoomAgent:
         self._devices = {d.id: d for d in room.devices}
         self.watched: dict[str, Watched] = {}
         self.modes = Modes()
+        self._air = Air()
         self.mode = Mode.IDLE
         self.answer: Readiness | None = None
         self.measuring: set[str] = set()
         """Devices that are being looked at or listened to at this moment."""
+        self.loud: set[str] = set()
+        """Those of them that make a sound for it."""
         self.locate_until_s = float("-inf")
         self._open: Mapping[incidents.Key, Incident] = {}
         self._itself = Itself(room.broker)
@@ -105,6 +110,7 @@ class RoomAgent:
             self, self._presses, root, spawn=self._spawn, keep=self._keep, pace=pace
         )
         self._commands = Commands(self, self._presses)
+        self._loops = Loops(self.watched)
         self._telemetry_at_s = clock().up_s
         self._folded_s = clock().up_s
         self._fold_asked = False
@@ -238,6 +244,7 @@ class RoomAgent:
                 clock=self._clock,
                 max_age_s=self.requirements.max_age_s.get(device.kind, float("inf")),
                 state=judging.restore([i for i in known if i.device == device.id], now),
+                air=self._air,
             )
             self.baseline.teach(self.watched[device.id])
         self.recovery.restore(tries)
@@ -290,6 +297,8 @@ class RoomAgent:
             if self.alive(now):
                 notify.watchdog()
             self._fold()
+            for loop in self._loops.due(self.modes.hearings, now):
+                self._spawn(loop)
             if now.up_s - self._telemetry_at_s >= TELEMETRY_S - 1:
                 self._telemetry_at_s = now.up_s
                 self.voice.telemetry(self._seen([]), now)
@@ -321,16 +330,18 @@ class RoomAgent:
         soon = now.after(device.settings.deadline_s + GRACE_S)
         return "" if schedule.mode_of(self.modes.hearings, soon) in LOOKING else "in_session"
 
-    def looking(self, device: Device, by: str, reading: Reading | None, ask: str = "look") -> None:
+    def looking(self, device: Device, look: Look, reading: Reading | None) -> None:
         """Every active look leaves two events: who opened what, when, what for."""
-        purpose = self.mode.value if ask == "look" else ask
-        fields: dict[str, Any] = {"device": device.id, "purpose": purpose, "by": by}
+        fields: dict[str, Any] = {"device": device.id, "purpose": look.purpose, "by": look.by}
         if reading is None:
             self.measuring.add(device.id)
+            if look.question == "loop":
+                self.loud.add(device.id)
             self.event("look.started", _DETAIL, **fields)
             self._tell_lights()
             return
         self.measuring.discard(device.id)
+        self.loud.discard(device.id)
         self._tell_lights()
         fault = reading.fault.value if reading.fault else None
         took_ms = round(reading.took_s * 1000)
@@ -400,10 +411,7 @@ class RoomAgent:
             watched.hurry()
 
     def _seen(self, found: list[Finding]) -> list[documents.Seen]:
-        return [
-            seen_of(w.device, found, w.state.reading, w.valid_until_s)
-            for w in self.watched.values()
-        ]
+        return [seen_of(w.device, found, w.reading, w.valid_until_s) for w in self.watched.values()]
 
     def status(self) -> dict[str, Any]:
         """What `hearing-room status` shows."""

@@ -195,16 +195,21 @@ class Commands:
     # -- looking -------------------------------------------------------------------------------
 
     async def _check(self, command: Command, by: str) -> Done:
-        """Fresh readings, of one device or of all."""
-        wanted = command.args.get("device")
+        """Fresh readings, of one device or of all; with `loop`, of loudspeakers that may make their
+        short sound."""
+        wanted, loop = command.args.get("device"), bool(command.args.get("loop"))
         watched = self._room.watched
         if wanted is not None and wanted not in watched:
             raise Refused("unknown_device", f"no device {wanted!r} in this room")
         chosen = [w for name, w in watched.items() if wanted in (None, name)]
+        if loop and not (chosen := [w for w in chosen if w.can("loop")]):
+            who = wanted or "no device of this room"
+            raise Refused("no_loop_test", f"{who}: only a loudspeaker with loop_test = true")
         if self._room.mode not in LOOKING and any(w.lane for w in chosen):
             message = f"mode is {self._room.mode}: no device is opened, passive readings go on"
             raise Refused(self._room.mode.value, message)
-        readings = await asyncio.gather(*(w.ask_now(by) for w in chosen))
+        question = "loop" if loop else "look"
+        readings = await asyncio.gather(*(w.ask_now(by, question) for w in chosen))
         detail = {
             w.device.id: self._checked(w.device, r, w.settings)
             for w, r in zip(chosen, readings, strict=True)

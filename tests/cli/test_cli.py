@@ -225,6 +225,12 @@ def test_a_bad_setting_of_a_source_is_named() -> None:
         sources.parse("camera:x.mp4?widht=3")
 
 
+def test_a_loop_test_is_for_the_agent_and_not_for_a_source() -> None:
+    run = hearing_room("check", "--loop", "network")
+    assert run.returncode == 64
+    assert "name its loudspeaker" in run.stderr
+
+
 def test_options_of_the_daemon() -> None:
     assert daemon.parse([]).log_level == "info"
     assert daemon.parse(["-c", "a.toml"]).config == Path("a.toml")

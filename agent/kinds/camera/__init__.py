@@ -6,6 +6,7 @@ v4l2.py       ioctls and streaming          watch.py      sees another opener
 controls.py   picture controls to set       capture.py    files, nodes, network -> frames
 frames.py     one shape for every picture   analysis.py   frames -> numbers
 judge.py      numbers -> findings           driver.py     the worker's part
+tells.py      every number, its rounding and range
 
 Nothing that is imported here loads OpenCV or NumPy; `Driver` does, when it is made.
 """
@@ -22,11 +23,13 @@ from agent.kinds.camera.judge import CODES, RECOVERABLE, WORDS, judge
 from agent.kinds.camera.passive import Passive, changes, usb_port
 from agent.kinds.camera.settings import Settings
 from agent.kinds.camera.source import port_of
+from agent.kinds.camera.tells import TELLS
 from agent.model import Reading
 
 __all__ = [
     "CODES",
     "RECOVERABLE",
+    "TELLS",
     "WORDS",
     "Driver",
     "Passive",

@@ -21,14 +21,18 @@ from agent.kinds.microphone.driver import Driver
 from agent.kinds.microphone.judge import CODES, RECOVERABLE, judge
 from agent.kinds.microphone.passive import Passive, usb_port
 from agent.kinds.microphone.settings import Settings
+from agent.kinds.microphone.tells import SWITCH, TELLS
 from agent.model import Reading
 
-WORDS: frozenset[str] = STATES | {"on", "off"} | MODE_WORDS
+WORDS: frozenset[str] = STATES | SWITCH | MODE_WORDS
 """States of a stream, and of a capture switch; why a device is there and not in service."""
+HEARS = True
 
 __all__ = [
     "CODES",
+    "HEARS",
     "RECOVERABLE",
+    "TELLS",
     "WORDS",
     "Driver",
     "Passive",
