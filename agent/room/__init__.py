@@ -110,7 +110,7 @@ class RoomAgent:
             self, self._presses, root, spawn=self._spawn, keep=self._keep, pace=pace
         )
         self._commands = Commands(self, self._presses)
-        self._loops = Loops(self.watched)
+        self._loops = Loops(self.watched, lambda made: self._spawn(self._keep("loops", made)))
         self._telemetry_at_s = clock().up_s
         self._folded_s = clock().up_s
         self._fold_asked = False
@@ -230,6 +230,7 @@ class RoomAgent:
             known = await self._store.open_incidents()
             await self.baseline.restore()
             tries = await self._store.document(RECOVERY)
+            self._loops.restore(await self._store.document("loops"))
         except StoreError as error:  # a bad disk costs the memory, not the watch
             log.error("what was known before cannot be read: %s", error)
         self._open = {(i.device, i.code): i for i in known}

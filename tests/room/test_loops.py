@@ -43,7 +43,15 @@ class Day:
     def __init__(self, *hearings: Hearing, can: bool = True) -> None:
         self.speaker = Loudspeaker(can)
         self.hearings = hearings or (HEARING,)
-        self.loops = Loops({"speaker": cast(Watched, self.speaker)})
+        self.kept = b""
+        self.loops = Loops({"speaker": cast(Watched, self.speaker)}, self.keep)
+
+    def keep(self, body: bytes) -> None:
+        self.kept = body
+
+    def restart(self) -> None:
+        self.loops = Loops({"speaker": cast(Watched, self.speaker)}, self.keep)
+        self.loops.restore(self.kept or None)
 
     def tick(self, *before_s: float) -> int:
         """How many tests are made at these times."""
@@ -98,6 +106,34 @@ def test_one_that_could_not_be_made_is_tried_again_after_five_minutes(answer: Re
     day.speaker.answer = Reading({"microphones": 1, "microphones_heard": 0})
     assert day.tick(2_800) == 1
     assert day.tick(2_400, 1_500) == 0, "one that failed was made"
+
+
+def test_an_agent_that_starts_again_and_again_does_not_sound_again_and_again() -> None:
+    day = Day()
+    day.restart()
+    assert day.tick(3_000) == 1
+    day.restart()
+    assert day.tick(2_000) == 0
+    day = Day()
+    begun = day.loops.due(day.hearings, at(3_000))  # and the agent dies in it
+    for test in begun:
+        test.close()
+    day.restart()
+    assert day.tick(2_000) == 0
+    day = Day()
+    day.speaker.answer = Reading(fault=Fault.BUSY, why="held")
+    assert day.tick(3_000) == 1
+    day.restart()
+    assert day.tick(2_900) == 1, "what was not made is still to be made"
+
+
+def test_hearings_that_come_and_go_do_not_make_it_sound_again_and_again() -> None:
+    day = Day()
+    made = 0
+    for number in range(20):
+        day.hearings = (Hearing(f"HS-{number}", STARTS_S, STARTS_S + 7_200),)
+        made += day.tick(3_000 - 10 * number)
+    assert made == 1
 
 
 def test_every_hearing_has_its_own() -> None:
