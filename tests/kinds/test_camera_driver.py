@@ -19,6 +19,7 @@ import cv2
 import pytest
 from test_camera_passive import make_webcam
 
+from agent import clock
 from agent.kinds import camera
 from agent.kinds.camera import reach
 from agent.model import Fault, Reading
@@ -51,6 +52,17 @@ def test_a_file_that_is_not_there_is_absent_until_it_is(tmp_path: Path, clip: Pa
     assert (gone.fault, gone.why, gone.values["errno"]) == (Fault.ABSENT, "no_node", errno.ENOENT)
     path.write_bytes(clip.read_bytes())
     assert ask(f"file:{path}", "whole").fault is None
+
+
+@pytest.mark.parametrize("before_s", [0.0, 0.0001, 0.02, 0.06, 0.07, 1.0])
+def test_a_look_may_begin_at_the_very_end_of_a_file(
+    before_s: float, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip of 2 s runs round and round since boot; what follows its last picture is the first."""
+    monkeypatch.setattr(clock, "up_s", lambda: 2_000.0 - before_s)
+    reading = ask(f"file:{clip}", look_s=0.5)
+    assert reading.fault is None
+    assert reading.values["frames"] in (7, 8, 9)
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not a picture" * 1_000, bytes(100_000)])

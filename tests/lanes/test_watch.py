@@ -10,7 +10,7 @@ from typing import Any
 from agent.judge import findings as judging
 from agent.kinds import camera
 from agent.lanes.lane import Lane
-from agent.lanes.watch import Watched
+from agent.lanes.watch import Look, Watched
 from agent.model import Device, Fault, Moment, Reading
 
 BLACK = Reading({"luma_mean": 1.0, "luma_spread": 0.5, "edge_contrast": 0.1}, active=True)
@@ -36,8 +36,8 @@ class Room:
         del device
         return ""
 
-    def looking(self, device: Device, by: str, reading: Reading | None) -> None:
-        del device, by, reading
+    def looking(self, device: Device, look: Look, reading: Reading | None) -> None:
+        del device, look, reading
 
     def taken(self, watched: Watched) -> None:
         del watched

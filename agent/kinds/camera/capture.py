@@ -166,9 +166,10 @@ def paced_file(path: Path, about: About, look_s: float) -> Iterator[Frame]:
                 time.sleep(max(0.0, started + frame.at_s - time.monotonic()))
                 yield frame
             offset += length
-            if not seen or not length or offset >= look_s:
+            # No picture may be left behind the place; none from the beginning is an empty file.
+            if not (seen or place) or not length or offset >= look_s:
                 return
-            seen = False
+            seen, place = False, 0.0
             source.set(cv2.CAP_PROP_POS_MSEC, 0)
     finally:
         source.release()
