@@ -50,7 +50,9 @@ class Lamps:
         return now_s + max(left_s, SHORTEST_S)
 
     def read(self) -> Reading:
-        """Which pattern is shown, or why none can be. What is missing is tried again."""
+        """Which pattern is shown, or why none can be. What is missing is tried again, and a lamp
+        that is not what it should be is set with the next look at the clock."""
+        self._look()
         if self.errno:
             self._take()
         if self.errno:
@@ -68,7 +70,6 @@ class Lamps:
             with contextlib.suppress(OSError):
                 lamp.close()
         self._lamps.clear()
-        self._burning = frozenset()
 
     def _take(self) -> None:
         number = 0
@@ -83,6 +84,17 @@ class Lamps:
                 if number != self.errno:
                     log.warning("light %s (%s): %s", self.light.id, place, error.strerror or error)
         self.errno = number
+
+    def _look(self) -> None:
+        """A lamp on USB may have lost its power meanwhile."""
+        for colour, lamp in list(self._lamps.items()):
+            try:
+                lit = lamp.get()
+            except OSError as error:
+                self._lose(colour, error)
+                continue
+            if lit is not None and lit is not (colour in self._burning):
+                self._burning ^= {colour}
 
     def _burn(self, wanted: frozenset[str]) -> None:
         if wanted == self._burning:

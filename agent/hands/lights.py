@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from agent import patterns
@@ -49,11 +49,10 @@ class Word:
 
 
 def heard(raw: Mapping[str, Any]) -> Word:
-    """The agent's word as it came. What a newer agent says beyond it is passed over, and a state
-    that is not known counts as unknown. Raises `ValueError` for a value of another type."""
+    """The agent's word as it came. What a newer agent says beyond it is passed over; a state that
+    is not known is shown as unknown. Raises `ValueError` for a value of another type."""
     known = {field.name for field in fields(Word)}
-    word = made(Word, {key: value for key, value in raw.items() if key in known})
-    return word if word.state in STATES else replace(word, state="unknown")
+    return made(Word, {key: value for key, value in raw.items() if key in known})
 
 
 def status(word: Word | None, age_s: float, *, quiet_in_session: bool) -> Pattern:

@@ -150,6 +150,7 @@ class Box:
     def say(self, mode: str = "idle", state: str = "ready", **more: Any) -> Reading:
         reading = self.ask("hands", "say", mode=mode, state=state, **more)
         assert reading is not None
+        assert reading.fault is None, reading
         self.desk.tick()
         return reading
 

@@ -69,6 +69,16 @@ def test_the_light_answers_a_hold_and_a_short_press(box: Box) -> None:
     assert box.pattern() == "maintenance"
 
 
+def test_the_light_that_answers_a_hold_is_on_time(box: Box) -> None:
+    """With a steady light nothing else wakes the loop."""
+    box.start(BUTTON, light())
+    box.press(PIN)
+    box.wait(0.1)
+    assert box.desk.tick() == pytest.approx(1_000 + BUTTON.check_s)
+    box.wait(BUTTON.check_s)
+    assert box.desk.tick() == pytest.approx(1_000 + BUTTON.maintenance_s)
+
+
 def test_in_a_quiet_session_a_press_says_for_a_moment_how_it_is(box: Box) -> None:
     box.start(BUTTON, light())
     box.say("in_session", "ready")

@@ -243,6 +243,31 @@ def test_max_on_is_enforced_as_soon_as_the_board_obeys_again(box: Box) -> None:
     assert [e["event"] for e in box.news()] == ["switched", "failed", "switched"]
 
 
+def test_what_a_rule_is_about_to_switch_off_is_not_switched_on_before(box: Box) -> None:
+    box.start(on_board("heater", max_on_s=60))
+    box.set("heater", True)
+    box.board.unplug()
+    box.wait(65)
+    box.board.plugged = True
+    sent = list(box.board.sent)
+    assert box.read("heater").fault is Fault.ABSENT
+    box.wait(10)
+    assert (1, True) not in box.board.sent[len(sent) :]
+    assert box.read("heater").values["on"] is False
+
+
+def test_a_rule_that_fails_another_time_is_told_another_time(box: Box) -> None:
+    box.start(on_board("heater", max_on_s=60))
+    for _ in range(2):
+        box.board.stiff.clear()
+        box.set("heater", True)
+        box.board.stiff.add(1)
+        box.wait(75)
+        box.board.stiff.clear()
+        box.wait(10)
+    assert [e["event"] for e in box.news()] == ["switched", "failed", "switched"] * 2
+
+
 def test_an_off_that_failed_does_not_make_it_stay_on_longer(box: Box) -> None:
     box.start(on_board("heater", max_on_s=60))
     box.set("heater", True)
@@ -424,6 +449,15 @@ def test_in_session_no_layout_is_taken(box: Box) -> None:
     box.say("idle")
     assert reload(box, relay("fan")).fault is None
     assert box.read("fan").fault is None
+
+
+def test_a_session_that_is_near_stays_near_through_a_new_layout(box: Box) -> None:
+    box.start(relay("lamp"))
+    box.say("preparing", lock_in_s=5)
+    reload(box, relay("lamp"), light())
+    assert box.set("lamp", True).fault is None, "and it is not locked before"
+    box.wait(6)
+    assert box.set("lamp", False).why == "session_lock"
 
 
 def test_a_session_that_begins_while_the_file_is_read_keeps_the_old_layout(box: Box) -> None:
