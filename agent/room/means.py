@@ -103,8 +103,8 @@ class Means:
         return bool(self.port(device)) or any(device in s.powers for s in self._switches)
 
     async def there(self, device: str) -> bool:
-        """Whether the kernel has it, with its driver."""
-        part = self._parts[device]
+        """Whether the kernel has it, with its driver; of what is no such device nothing is said."""
+        part = self._parts.get(device)
         return part is None or (await part.read()).fault is None
 
     async def _in_use(self, device: str) -> bool:

@@ -196,11 +196,12 @@ class Remedy:
         before = result.after
         log.info("%s: %s, touches %s", ask.device, planned.step, joined(planned.touches))
         async with self._holding(planned):
+            there = [n for n in planned.touches if n == ask.device or await self._means.there(n)]
             code, errno = await self._take(ask, planned)
             ends_s = self._room.now().up_s
             if code == DONE and planned.step is not Step.REOPEN:
                 ends_s += self._window_s(ask.device)
-                await self._come_back(planned, ends_s)
+                await self._come_back(there, ends_s)
         if code in (DONE, FAILED):
             result.step = planned.step
             result.after = await self._look_until(ask, result.before, ends_s)
@@ -288,9 +289,8 @@ class Remedy:
             for name in names:
                 self._room.watched[name].hurry()
 
-    async def _come_back(self, planned: Planned, ends_s: float) -> None:
+    async def _come_back(self, names: Iterable[str], ends_s: float) -> None:
         """Wait for those that were disturbed, as far as the kernel can tell."""
-        names = [n for n in planned.touches if self._means.recoverable(n)]
         while self._room.now().up_s < ends_s:
             if all([await self._means.there(name) for name in names]):
                 await asyncio.sleep(self._pace.settle_s)

@@ -75,7 +75,7 @@ def hangs_until_enumerated(room: RootRoom, mode: str) -> None:
     """The webcam's firmware hangs; only a new enumeration starts it again."""
     port = port_of(room, CAM)
     watch = f"/sys/bus/usb/devices/{port}/authorized"
-    script = f"until [ $(cat {watch}) = 0 ]; do sleep 0.02; done; bench-hands camera live {CAM}"
+    script = f"until [ $(cat {watch}) = 0 ]; do sleep 0.2; done; bench-hands camera live -d {CAM}"
     room.box.start("firmware", script)
     room.box.camera(mode, CAM)
 
