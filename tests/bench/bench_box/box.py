@@ -193,7 +193,11 @@ class Box:
         """The end of the serial console, and of the journal where the box still answers."""
         said = [f"--- serial console of {self.machine.name}", self.machine.serial_log[-3000:]]
         with contextlib.suppress(BenchError):
-            journal = self.run("journalctl -b --no-pager -n 150", check=False, timeout_s=60)
+            journal = self.run(
+                "journalctl -b --no-pager | grep -v qemu-ga | tail -n 150",
+                check=False,
+                timeout_s=60,
+            )
             said += ["--- journal", journal.out]
         return "\n".join(said)
 

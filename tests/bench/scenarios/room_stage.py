@@ -108,9 +108,13 @@ class Room:
         self.hearsay = hearsay
         self._devices = devices
 
+    def describe(self) -> None:
+        """Writes room.toml."""
+        self.box.write(CONFIG, _HEAD + self._devices)
+
     def start(self) -> None:
         """Writes room.toml and starts the agent; returns when it says that it is ready."""
-        self.box.write(CONFIG, _HEAD + self._devices)
+        self.describe()
         self.box.start(
             UNIT,
             f"exec hearing-room run --config {CONFIG}",
