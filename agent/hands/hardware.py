@@ -183,7 +183,8 @@ class Hardware:
             fd = self._handed.pop(place.pin, None)
             if fd is not None:
                 held = _LineContact(Line(fd), place.pin, place.active_low)
-                held.set(on)
+                if held.get() is not on:
+                    held.set(on)
                 return held
             line = Line.request(self.chip, place.pin, on is not place.active_low)
             notify.keep(f"{KEPT}{place.pin}", line.fd)

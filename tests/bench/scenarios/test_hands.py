@@ -4,12 +4,13 @@ of its GPIO subsystem tells every change of direction and level, whoever made it
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Iterator
 
 import pytest
 from bench_box.box import Box
-from bench_box.recipe import PROJECT
+from bench_box.recipe import PROJECT, VENV
 from e2e_stage import wait_for
 from room_stage import CONFIG, SLOW, UNIT, Hearsay, Measured, Room, running
 
@@ -38,29 +39,43 @@ KILLS = int(os.environ.get("HEARING_ROOM_KILLS", "5"))
 LOST_S = 10.0
 
 
+UNITS = {
+    "socket": """
+        [Socket]
+        ListenStream=/run/hearing-room/hands.sock
+        SocketUser=pi
+        SocketMode=0600
+        """,
+    "service": f"""
+        [Unit]
+        StartLimitIntervalSec=0
+        [Service]
+        Type=notify
+        User=pi
+        SupplementaryGroups=gpio
+        ExecStart={VENV}/bin/python -m agent.hands.main --config {CONFIG} --state /var/lib/hands
+        Restart=always
+        RestartSec=100ms
+        FileDescriptorStoreMax=16
+        FileDescriptorStorePreserve=yes
+        """,
+}
+
+
 class Hands:
-    """hands as a service of its own with a descriptor store, as it is installed."""
+    """hands as a service of its own, with a socket and a store of descriptors, as installed."""
 
     def __init__(self, box: Box) -> None:
         self.box = box
 
     def start(self) -> None:
         self.box.run("install -d -o pi -g gpio /run/hearing-room /var/lib/hands")
-        command = f"python -m agent.hands.main --config {CONFIG} --state /var/lib/hands"
-        self.box.start(
-            HANDS,
-            f"exec {command} --socket /run/hearing-room/hands.sock",
-            "Type=notify",
-            "Restart=always",
-            "RestartSec=100ms",
-            "FileDescriptorStoreMax=16",
-            "FileDescriptorStorePreserve=yes",
-            "SupplementaryGroups=gpio",
-            user="pi",
-        )
+        for kind, text in UNITS.items():
+            self.box.write(f"/run/systemd/system/{HANDS}.{kind}", textwrap.dedent(text))
+        self.box.run(f"systemctl daemon-reload; systemctl start {HANDS}.socket {HANDS}.service")
 
     def pid(self) -> int:
-        return int(self.box.run(f"systemctl show -P MainPID {HANDS}").out)
+        return int(self.box.run(f"systemctl show -P MainPID {HANDS}.service").out)
 
     def another(self, than: int) -> int:
         def found() -> int:
@@ -97,7 +112,7 @@ def hands(box: Box) -> Iterator[Hands]:
     box.install_checkout()
     made = Hands(box)
     yield made
-    box.run(f"systemctl stop {HANDS}", check=False)
+    box.run(f"systemctl stop {HANDS}.socket {HANDS}.service", check=False)
 
 
 @pytest.fixture
@@ -229,16 +244,16 @@ def test_no_line_moves_when_the_agent_is_killed_and_the_lights_say_so(
 
 
 def lost(room: Room) -> bool:
-    line = "HANDS=/run/hearing-room/hands.sock python /tmp/ask.py"
+    line = "python3 -I /tmp/ask.py"
     if room.box.run("test -e /tmp/ask.py", check=False).code:
         room.box.write("/tmp/ask.py", ASK)
-    return "monitor_lost" in room.box.run(line, check=False).out
+    return "monitor_lost" in room.box.run(line).out
 
 
-ASK = """
-import json, os, socket
+ASK = r"""
+import json, socket
 with socket.socket(socket.AF_UNIX) as sock:
-    sock.connect(os.environ["HANDS"])
+    sock.connect("/run/hearing-room/hands.sock")
     lines = sock.makefile("rb")
     lines.readline()
     question = {"id": 1, "kind": "indicator", "ask": "read", "deadline_s": 5,
@@ -261,7 +276,7 @@ def test_a_crash_and_a_restart_of_hands_hold_every_line(
     for how in ("kill -s KILL", "kill -s USR2"):
         before = hands.pid()
         began = time.monotonic()
-        room.box.run(f"systemctl {how} {HANDS}")
+        room.box.run(f"systemctl {how} {HANDS}.service")
         hands.another(before)
         ready(room)
         measured.add("hands", how, time.monotonic() - began)
@@ -274,7 +289,7 @@ def test_a_crash_and_a_restart_of_hands_hold_every_line(
     switch(room, "lamp", True)
     trace.clear()
     before = hands.pid()
-    room.box.run(f"systemctl restart {HANDS}")
+    room.box.run(f"systemctl restart {HANDS}.service")
     hands.another(before)
     assert room.box.gpio.read(RELAY)
     assert moved(trace) == []
