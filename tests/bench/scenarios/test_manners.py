@@ -171,12 +171,9 @@ def test_a_test_camera_that_streams_to_somebody_is_busy(box: Box, hearsay: Hears
 
 
 def test_in_session_nothing_is_opened(ready: Box, hearsay: Hearsay, measured: Measured) -> None:
-    table = WEBCAM + OFTEN + MICROPHONE + OFTEN + TEST_CAMERA + OFTEN
-    ready.camera("live")
-    with running(Room(ready, hearsay, table)) as room:
+    with running(Room(ready, hearsay, WEBCAM + OFTEN + MICROPHONE + OFTEN)) as room:
         room.wait_for(CAM)
         room.wait_for(MIC)
-        room.wait_for(TEST, "camera.no_signal")
         ready.start("opened", "exec python3 -u /tmp/opened.py")
         room.wait_for_look(CAM)
         room.wait_for_look(MIC)
