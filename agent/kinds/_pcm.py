@@ -238,7 +238,9 @@ def switch(card: int) -> str | None:
     until_s = time.monotonic() + _MIXER_S
     try:
         listen(
-            ["amixer", "-c", str(card), "scontents"],
+            # By its own name: with `-c` it opens every card there is, and whoever listens at one
+            # of them takes that for a program that wants it.
+            ["amixer", "-D", f"hw:{card}", "scontents"],
             MAX_TEXT,
             text.extend,
             until_s=until_s,

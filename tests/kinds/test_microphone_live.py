@@ -250,8 +250,11 @@ Simple mixer control 'Mic',0
   Limits: Capture 0 - 35
   Mono: Capture 18 [51%] [6.00dB] [{state}]
 """
-    program(bin, "amixer", f"print({text!r})\n")
+    program(
+        bin, "amixer", f"open(here + '/asked', 'w').write(str(sys.argv[1:]))\nprint({text!r})\n"
+    )
     reading = look(root)
+    assert (bin / "asked").read_text() == "['-D', 'hw:1', 'scontents']"  # and no other card
     assert reading.values["switch"] == state
     assert codes(reading) == expected
 

@@ -102,6 +102,11 @@ WantedBy=sysinit.target
 ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 - $TERM
 """,
+    # It tells of every question that it is asked.
+    "/etc/systemd/system/qemu-guest-agent.service.d/bench.conf": """\
+[Service]
+LogLevelMax=warning
+""",
     "/etc/systemd/journald.conf.d/bench.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
     "/etc/modprobe.d/bench.conf": """\
 options vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0x00

@@ -269,6 +269,8 @@ class UsbDevice:
                     del self._out[: ours.send(bytes(self._out[: 1 << 18]))]
                 except BlockingIOError:
                     continue
+                except BrokenPipeError:  # the kernel let go of the port; it says why
+                    return
 
 
 class Stall(Exception):

@@ -8,18 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 from bench_box.box import Box
-from room_stage import Hearsay, Measured, Room, running
+from room_stage import OFTEN, Hearsay, Measured, Room, running
 
 USB, LOOP = "mic-counsel", "mic-judge"
 ROOM = f"""
 [microphone.{USB}]
 source = "usb:0d8c:0014"
-period_s = 5
-
+{OFTEN}
 [microphone.{LOOP}]
 source = "hw:Mic,1"
-period_s = 5
-"""
+{OFTEN}"""
 MODES = {
     "silence": "microphone.silent",
     "tone": "",
