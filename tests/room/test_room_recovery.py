@@ -345,6 +345,21 @@ def test_what_no_recovery_can_cure_is_left_to_people(stage: Stage) -> None:
     stage.play(scene)
 
 
+def test_a_look_that_fails_by_itself_is_no_reason(stage: Stage) -> None:
+    """No worker, no right: nothing is known of the device, and nothing is done to it."""
+
+    async def scene() -> None:
+        stage.looks("error")
+        await stage.until(lambda: "camera.no_answer" in stage.codes())
+        stage.later_s += 10_000
+        await stage.looked()
+        assert not stage.told("recovery")
+        stage.looks("no_answer")
+        await stage.until(lambda: stage.told("recovery.started"))
+
+    stage.play(scene)
+
+
 def test_one_at_a_time(stage: Stage) -> None:
     async def scene() -> None:
         stage.looks("no_answer")
