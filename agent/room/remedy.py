@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import kinds
@@ -81,11 +81,13 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What a check saw. `known` is False where the device was not looked at: then `codes` are
-    what stood before. `held`: a program has it open."""
+    what stood before. `held`: a program has it open. `again`: the look itself failed (no worker,
+    say), which is no fault of the device."""
 
     codes: frozenset[str] = frozenset()
     known: bool = True
     held: bool = False
+    again: bool = False
 
     def __str__(self) -> str:
         """`ok`, the codes, or that it was not looked at."""
@@ -154,8 +156,8 @@ class Remedy:
         """The same check, before and after."""
         watched = self._room.watched[ask.device]
         reading = await watched.ask_now(ask.by)
-        if reading.fault is Fault.SKIPPED:
-            return self.standing(ask.device)
+        if reading.fault in (Fault.SKIPPED, Fault.ERROR):
+            return replace(self.standing(ask.device), again=reading.fault is Fault.ERROR)
         if reading.fault is Fault.BUSY:
             return Seen(known=False, held=True)
         found = kinds.load(watched.device.kind).judge(reading, watched.settings)
@@ -184,7 +186,7 @@ class Remedy:
         while True:
             seen = await self.look(ask)
             over = self._room.now().up_s >= ends_s
-            if over or self._healed(ask.device, before, seen) is not False:
+            if over or not (seen.again or self._healed(ask.device, before, seen) is False):
                 return seen
             await asyncio.sleep(self._pace.again_s)
 

@@ -1,21 +1,30 @@
-"""A room on a /sys of files: the real agent in this process, the real hands in its own, and a
-kernel that takes devices off the bus and brings them back."""
+"""A room on a /sys of files: the real agent, the real hands (in a thread, or in a process of its
+own where it has to die), and a kernel that takes devices off the bus and brings them back."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from usb_stage import CAMERA, Kernel, UsbTree
 
-from agent import settings
+from agent import clock, settings
 from agent.clock import SystemClock
 from agent.control import Folders, Peer
+from agent.hands import plan
+from agent.hands.desk import Desk
+from agent.hands.hardware import Hardware
+from agent.hands.keeper import Keeper
+from agent.hands.loop import Loop
+from agent.hands.usb import UsbSteps
+from agent.lanes import wire
 from agent.lanes.hands import by_socket
 from agent.lanes.lane import Lane, by_hand
 from agent.model import Command, Device, Incident, Moment
@@ -34,6 +43,9 @@ period_s = 3600
 [network.network]
 period_s = 3600
 gateway = false
+[button.button]
+pin = 4
+period_s = 1
 [relay.power]
 pin = 26
 pulse_s = 0.2
@@ -66,6 +78,44 @@ class Observed(RoomAgent):
         return super()._record(event, importance, **row)
 
 
+class Thread:
+    """hands in a thread of this process."""
+
+    def __init__(self, stage: Stage) -> None:
+        path = stage.folder / "run/hands.sock"
+        path.unlink(missing_ok=True)
+        self._path = path
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(8)
+        listener.setblocking(False)
+        hello = wire.Hello(wire.PROTO, "0.1.0", os.getpid(), ())
+        loop = Loop(listener, frozenset({os.geteuid()}), hello)
+        self.desk = Desk(
+            plan.of(settings.load(stage.config)),
+            Hardware(watch=loop.watch, environ={"GPIOZERO_PIN_FACTORY": "mock"}),
+            Keeper(stage.folder / "hands"),
+            boot="5f0c12ab",
+            clock=clock.up_s,
+            usb=lambda kept: UsbSteps(stage.root, loop.watch, kept),
+        )
+        self._thread = threading.Thread(target=loop.run, args=(self.desk, None))
+        self._thread.start()
+
+    def end(self) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(5)
+            sock.connect(str(self._path))
+            sock.recv(500)
+            sock.sendall(wire.encode_question(wire.Question(1, "hands", "stop", 5.0, {})))
+            sock.recv(500)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self.desk.close()
+        if (child := self.desk._usb._child) is not None:  # a step outlives hands
+            child.wait(10)
+
+
 class Stage:
     """One room. `cures` are the acts of the kernel (or events of the agent) that heal it."""
 
@@ -86,9 +136,10 @@ class Stage:
         self.config = folder / "room.toml"
         text = HEAD.format(powers=powers)
         if not hands:
-            text = text.partition("[relay.power]")[0]
+            text = text.partition("[button.button]")[0]
         self.config.write_text(text + EYE.format(id="cam", source="usb:046d:0825", more="") + more)
         self.hands: subprocess.Popen[bytes] | None = None
+        self.thread: Thread | None = None
         self._clock = SystemClock()
         self.agent: Observed
 
@@ -136,6 +187,9 @@ class Stage:
             self.hands = subprocess.Popen(command, env=env, stderr=log)
 
     def stop_hands(self) -> None:
+        if self.thread is not None:
+            self.thread.end()
+            self.thread = None
         if self.hands is not None:
             self.hands.terminate()
             self.hands.wait(10)
@@ -199,13 +253,15 @@ class Stage:
             return True
         return False
 
-    def play(self, scene: Callable[[], Awaitable[None]], *, hands: bool = True) -> None:
-        """Run the room until the scene is over."""
+    def play(self, scene: Callable[[], Awaitable[None]], *, hands: str = "thread") -> None:
+        """Run the room until the scene is over. `hands` is `thread`, `process` or nothing."""
 
         async def run() -> None:
-            if hands and self.hands is None:
+            if hands == "process":
                 self.start_hands()
                 await self.until((self.folder / "run/hands.sock").exists, "no hands")
+            elif hands:
+                self.thread = Thread(self)
             room = asyncio.create_task(self.new_agent().run())
             try:
                 await self.settled()

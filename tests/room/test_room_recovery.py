@@ -137,7 +137,7 @@ def test_what_is_refused(tmp_path: Path, mode: str, args: dict[str, object], cod
         assert (answer["state"], answer["code"]) == ("refused", code)
         assert stage.told("command.refused")[0]["code"] == code
 
-    stage.play(scene, hands=False)
+    stage.play(scene, hands="")
     assert stage.kernel.log == []
     assert not stage.told("recovery")
 
@@ -162,6 +162,46 @@ def test_in_session_only_held_button_and_broken_glass_and_then_one_step(stage: S
         assert answer["effect"]["healed"] is True
 
     stage.play(scene)
+
+
+def test_the_held_button_and_broken_glass_let_one_step_pass_in_a_hearing(stage: Stage) -> None:
+    async def scene() -> None:
+        stage.looks("no_answer")
+        await stage.until(lambda: "camera.no_answer" in stage.codes())
+        await stage.command("mode.set", mode="in_session")
+        assert stage.thread is not None
+        stage.thread.desk._inputs["button"].pin.drive_low()
+        button = stage.agent.watched["button"]
+        await stage.until(lambda: button.hurry() or pressed(stage), "not pressed")
+        looks = len(stage.told("look.started"))
+        answer = await stage.command(
+            "device.recover", "the judge asks", device="cam", step="reauthorize", break_glass=True
+        )
+        assert (answer["state"], answer["code"]) == ("done", "ok"), answer
+        assert answer["effect"] == {
+            "device": "cam",
+            "step": "reauthorize",
+            "before": "camera.no_answer",
+            "after": "camera.no_answer",
+        }, "whether it helped is for people to see"
+        assert len(stage.told("look.started")) == looks, "opened in session"
+        again = await stage.command(
+            "device.recover", "once more", device="cam", step="reauthorize", break_glass=True
+        )
+        assert again["code"] == "not_held", "one press, one step"
+        stage.thread.desk._inputs["button"].pin.drive_high()
+
+    stage.play(scene)
+    assert stage.kernel.log == ["off 1-1.2", "on 1-1.2"]
+    started, refused = stage.told("recovery.started")
+    assert (started["by"], started["reason"]) == ("tester", "the judge asks")
+    assert refused["reason"] == "once more"
+    assert [e["result"] for e in stage.told("recovery.ended")] == ["done", "not_held"]
+
+
+def pressed(stage: Stage) -> bool:
+    reading = stage.agent.watched["button"].state.reading
+    return reading is not None and reading.values.get("pressed") is True
 
 
 def test_after_two_failures_a_person_is_called_and_the_agent_lets_it_be(stage: Stage) -> None:
@@ -312,7 +352,7 @@ def test_without_hands_only_reopen_is_left_and_the_agent_begins_nothing(tmp_path
         assert (answer["code"], answer["effect"]["step"]) == ("not_healed", "reopen")
         assert [e["by"] for e in stage.told("recovery.started")] == ["tester"]
 
-    stage.play(scene, hands=False)
+    stage.play(scene, hands="")
 
 
 @pytest.mark.parametrize("recover", ["ask", "off"])
@@ -341,6 +381,21 @@ def test_what_no_recovery_can_cure_is_left_to_people(stage: Stage) -> None:
         stage.later_s += 10_000
         await stage.looked()
         assert not stage.told("recovery")
+
+    stage.play(scene)
+
+
+def test_a_look_that_fails_by_itself_is_no_reason(stage: Stage) -> None:
+    """No worker, no right: nothing is known of the device, and nothing is done to it."""
+
+    async def scene() -> None:
+        stage.looks("error")
+        await stage.until(lambda: "camera.no_answer" in stage.codes())
+        stage.later_s += 10_000
+        await stage.looked()
+        assert not stage.told("recovery")
+        stage.looks("no_answer")
+        await stage.until(lambda: stage.told("recovery.started"))
 
     stage.play(scene)
 
@@ -379,7 +434,7 @@ def test_hands_that_dies_in_a_step_is_no_cure_and_no_end(stage: Stage) -> None:
         answer = await stage.command("device.recover", device="cam", step="reauthorize")
         assert answer["effect"]["healed"] is True
 
-    stage.play(scene)
+    stage.play(scene, hands="process")
 
 
 def test_a_try_that_the_disk_does_not_record_is_not_made_by_the_agent(stage: Stage) -> None:

@@ -19,7 +19,6 @@ DEVICES = f"""
 [camera.{CAM}]
 source = "usb:046d:082d"
 period_s = 5
-deadline_s = 6
 recover_after_s = 20
 
 [microphone.{MIC}]
