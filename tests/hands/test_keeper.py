@@ -77,3 +77,10 @@ def test_nobody_waits_twice_for_a_disk_that_hangs(tmp_path: Path) -> None:
     keeper.write(other(4))
     assert keeper.failing == 0
     assert Keeper(tmp_path).read() == other(4)
+
+
+def test_a_file_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
+    Keeper(tmp_path).write(KEPT)
+    file = tmp_path / NAME
+    file.write_text(file.read_text().replace('"version": 1', '"version": 2'))
+    assert Keeper(tmp_path).read() == Kept()
