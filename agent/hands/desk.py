@@ -217,20 +217,19 @@ class Desk:
         glass = args.get("glass", False)
         if not isinstance(glass, bool):
             raise ValueError(f"glass = {glass!r:.10}")
-        held = [p for p in self._presses.values() if p.held]
-        if glass and not held:
-            return Reading(fault=Fault.SKIPPED, why="not_held")
+        args = {**args, "by": _name(args.get("by", ""))}
+        return self._behind_glass(glass, partial(self._take_step, step, args, now_s))
+
+    def _take_step(
+        self, step: str, args: Mapping[str, Any], now_s: float, *, glass: bool
+    ) -> Reading:
         if not glass and self._in_session(now_s + usb_steps.LONGEST_S):
             return Reading(fault=Fault.SKIPPED, why=SESSION_LOCK)
         on_usb = [r for r in self.layout.relays if r.place.spec.get("bus") in ("hid", "serial")]
         if step == usb_steps.POWER_CYCLE and on_usb:  # they would drop
             return Reading(fault=Fault.SKIPPED, why=usb_steps.NEEDED)
-        reading = self._usb.take(step, {**args, "by": _name(args.get("by", ""))}, now_s)
-        if reading.fault is None:
-            self._dirty = True
-            for one in held if glass else ():  # the glass is broken once a press
-                one.spend()
-        return reading
+        self._dirty = True
+        return self._usb.take(step, args, now_s)
 
     def _button(self, name: str) -> Reading:
         if name in self._missing:

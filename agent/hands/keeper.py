@@ -133,7 +133,7 @@ def _parse(text: bytes) -> Kept:
             raise ValueError("another version")
         events = tuple(_event(one) for one in raw["events"])
         known = {at.name: raw[at.name] for at in fields(Kept)}
-        usb = tuple(float(at_s) for at_s in raw["usb"])
+        usb = tuple(pasts.time(at_s) for at_s in raw["usb"])
         kept = made(Kept, {**known, "events": events, "usb": usb})
         pasts.all_of(kept.relays)
     except (AttributeError, KeyError, RecursionError, TypeError) as error:

@@ -44,11 +44,11 @@ def of(raw: Any) -> Past:
         changed, back = raw["changed_s"], raw["back"]
         return Past(
             on=_flag(raw["on"]),
-            changed_s=LONG_AGO_S if changed is None else _time(changed),
-            switched=tuple(_time(t) for t in raw["switched"]),
+            changed_s=LONG_AGO_S if changed is None else time(changed),
+            switched=tuple(time(t) for t in raw["switched"]),
             back=None
             if back is None
-            else Back(_flag(back["on"]), _time(back["at_s"]), str(back["by"])),
+            else Back(_flag(back["on"]), time(back["at_s"]), str(back["by"])),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no saved relay: {error!r}") from None
@@ -65,7 +65,8 @@ def _flag(raw: Any) -> bool:
     return raw
 
 
-def _time(raw: Any) -> float:
+def time(raw: Any) -> float:
+    """A boot time that a box can have, in seconds. Raises `ValueError`."""
     if isinstance(raw, bool) or not isinstance(raw, int | float) or not -_FAR_S < raw < _FAR_S:
         raise ValueError(f"{raw!r} is no time")
     return float(raw)
