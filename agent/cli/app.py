@@ -79,11 +79,15 @@ def run(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="How much is said.")
     ] = "info",
+    services: Annotated[
+        bool, typer.Option(help="On an installed box: systemd keeps the other processes.")
+    ] = False,
 ) -> int:
     """Watch the room until told to stop: the daemon."""
     from agent.cli import run as daemon
 
-    return daemon.main(["--config", str(config), "--log-level", log_level])
+    extra = ["--services"] if services else []
+    return daemon.main(["--config", str(config), "--log-level", log_level, *extra])
 
 
 @app.command("try")
