@@ -49,8 +49,9 @@ fill_wheelhouse() { # DIR
   if [[ ! -t 2 ]]; then pip+=(--quiet); fi
   act "wheels" "${pip[@]}" "$into/$(basename -- "$wheel")[card]" ||
     die "a package has no wheel for Python $target_python on $target_arch (see above)"
-  rm -rf -- "$into/packaging"
-  cp -R -- "$here/install.sh" "$here/packaging" "$into/"
+  mkdir -p -- "$into/packaging"
+  cp -- "$here/install.sh" "$into/"
+  cp -- "$here"/packaging/*.sh "$into/packaging/"
   printf 'hearing-room-agent %s\npython %s\narch %s\n' "$version" "$target_python" "$target_arch" >"$into/ABOUT"
   (cd -- "$into" && LC_ALL=C sha256sum -- *.whl install.sh packaging/* >SHA256SUMS)
 }

@@ -11,14 +11,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent import control, settings
+from agent import control, kinds, settings
 from agent.clock import SystemClock
-from agent.hands import plan
-from agent.lanes.hands import SOCKET, by_socket
 from agent.lanes.watch import service_lane
 from agent.model import AgentError, ConfigError
 from agent.room import RoomAgent
+
+if TYPE_CHECKING:
+    from agent.lanes.hands import Connect
 
 log = logging.getLogger("agent")
 
@@ -106,7 +108,7 @@ def installed_room(path: Path) -> settings.Room:
     try:
         if path.exists():
             room = settings.load(path)
-            plan.of(room)
+            _check_pins(room)
             return room
     except (ConfigError, OSError) as error:
         log.error("%s", error)
@@ -115,12 +117,33 @@ def installed_room(path: Path) -> settings.Room:
     return settings.uncommissioned(path)
 
 
+def _has_hands(room: settings.Room) -> bool:
+    return any(kinds.in_hands(device.kind) for device in room.devices)
+
+
+def _check_pins(room: settings.Room) -> None:
+    """Raises `ConfigError` for relays and lights that cannot be."""
+    if _has_hands(room):
+        from agent.hands import plan  # what a room without relays and lights does not pay
+
+        plan.of(room)
+
+
+def _hands_of_systemd(room: settings.Room) -> Connect | None:
+    if not _has_hands(room):
+        return None
+    from agent.lanes import hands
+
+    return hands.by_socket(hands.SOCKET)
+
+
 async def serve(room: settings.Room, services: bool = False, seen: Stamp | None = None) -> int:
     """Watch until SIGTERM or SIGINT; 3 when a part of the agent failed. A room that only stands in
     for one is given up as soon as its file is another than when it was `seen`."""
     folders, now = control.folders(), SystemClock().now
     if services:
-        agent = RoomAgent(room, folders, now, lane_for=service_lane, hands=by_socket(SOCKET))
+        hands = _hands_of_systemd(room)
+        agent = RoomAgent(room, folders, now, lane_for=service_lane, hands=hands)
     else:
         agent = RoomAgent(room, folders, now)
     loop = asyncio.get_running_loop()
