@@ -16,6 +16,7 @@ files=()   # what belongs to the version, outside of its own folder, as paths of
 netcams=() # sockets of cameras on the network
 changed=() # of these, what was not as it should be
 switched=  # another version took over in this run
+users_made=
 failed=    # something could not be put in place
 
 is_running_systemd() { [[ -z $root && -d /run/systemd/system ]]; }
@@ -216,15 +217,15 @@ place_users() { # SHARE
     if [[ ! -d $etc ]]; then act "" mkdir -p -m 0750 -- "$etc"; fi
     return
   fi
+  if $looking || [[ -n $users_made ]]; then return; fi
   if ((${#changed[@]} == before)) && id -u hearing-room-senses >/dev/null 2>&1 && [[ -d $etc/secrets ]]; then
     return
   fi
-  if ! $looking; then
-    act "users hearing-room, hearing-room-hands, hearing-room-senses" \
-      systemd-sysusers /etc/sysusers.d/hearing-room.conf || failed+=" users"
-    act "/etc/hearing-room" systemd-tmpfiles --create /etc/tmpfiles.d/hearing-room.conf ||
-      failed+=" /etc/hearing-room"
-  fi
+  users_made=yes
+  act "users hearing-room, hearing-room-hands, hearing-room-senses" \
+    systemd-sysusers /etc/sysusers.d/hearing-room.conf || failed+=" users"
+  act "/etc/hearing-room" systemd-tmpfiles --create /etc/tmpfiles.d/hearing-room.conf ||
+    failed+=" /etc/hearing-room"
 }
 
 # Units, rules and limits of a version; what an earlier one had besides goes.
@@ -248,17 +249,17 @@ place_files() { # SHARE
 
 # One pair of units for each camera on the network, and the addresses that it has.
 place_netcams() { # SHARE
-  local made="$scratch/netcams" file name
+  local made="$scratch/netcams-$target" file name
   netcams=()
-  rm -rf -- "$made"
   if $dry && [[ ! -x $opt/$target/bin/hearing-room ]]; then
     act "units of the cameras on the network, from room.toml" true
     return
   fi
-  mkdir -p -- "$made"
-  "$opt/$target/bin/hearing-room" config netcams --templates "$1/netcam" --output "$made" \
-    "$etc/room.toml" 2>"$scratch/said" || failed+=" units of the cameras on the network"
-  if ! $looking; then cat -- "$scratch/said" >&2; fi
+  if [[ ! -d $made ]]; then
+    mkdir -p -- "$made"
+    "$opt/$target/bin/hearing-room" config netcams --templates "$1/netcam" --output "$made" \
+      "$etc/room.toml" || failed+=" units of the cameras on the network"
+  fi
   for file in "$made"/*; do
     name=$(basename -- "$file")
     case $name in
@@ -315,10 +316,16 @@ passes() { # VERSION
   }
 }
 
-share_of() { # VERSION: where its units are
+share_of() { # VERSION: where its units are; of one that is not made yet (--dry-run), in its source
   local share="$opt/$1/share/hearing-room/systemd"
-  if $dry && [[ ! -d $share ]]; then share="$here/systemd"; fi
-  echo "$share"
+  if [[ -d $share ]]; then
+    echo "$share"
+  elif [[ -n $offline ]]; then
+    "$python" -m zipfile -e "$wheel" "$scratch/unpacked"
+    echo "$scratch"/unpacked/*.data/data/share/hearing-room/systemd
+  else
+    echo "$here/systemd"
+  fi
 }
 
 # take_over VERSION: its files, its link, its processes. Fails when the agent does not come up.
@@ -536,8 +543,8 @@ install_box() {
   fi
   place_users "$(share_of "$target")"
   [[ -z $failed ]] || die "could not be put in place:$failed"
-  place_config
   passes "$target" || die "$target does not work here (above); $(runs_on)"
+  place_config
   if would_change "$target"; then not_in_session; fi
   switch_to "$target"
   prune
