@@ -291,6 +291,9 @@ work_in_scratch() {
   umask 022
   scratch=$(mktemp -d)
   trap 'rm -rf -- "$scratch"' EXIT
+  # What nobody foresaw does not end in silence.
+  set -E
+  trap 'printf "install.sh: stopped: %s (%s line %s)\n" "$BASH_COMMAND" "${BASH_SOURCE[0]}" "$LINENO" >&2' ERR
   cd /
 }
 

@@ -96,8 +96,12 @@ not_in_session() {
 
 # Sets `version` and `stamp`: what it is called, and what it is made from.
 read_checkout() {
+  local name names=()
   version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$here/pyproject.toml" | head -n 1)
-  stamp=$(cd -- "$here" && find "${PROJECT[@]}" -type f ! -name '*.pyc' -print0 2>/dev/null |
+  for name in "${PROJECT[@]}"; do
+    if [[ -e $here/$name ]]; then names+=("$name"); fi
+  done
+  stamp=$(cd -- "$here" && find "${names[@]}" -type f ! -name '*.pyc' -print0 |
     LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
 }
 
@@ -172,7 +176,6 @@ build_wheel() { # PYTHON
   for name in "${PROJECT[@]}"; do
     if [[ -e $here/$name ]]; then cp -R -- "$here/$name" "$tmp/"; fi
   done
-  if [[ -e $here/backend.py ]]; then cp -- "$here/backend.py" "$tmp/"; fi
   quietly "$1" -m pip wheel --quiet --no-deps -w "$scratch/wheel" "$tmp" || return
   compgen -G "$scratch/wheel/*.whl"
 }
