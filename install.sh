@@ -130,6 +130,9 @@ missing_packages() {
     test) tools+=(mosquitto:mosquitto ip:iproute2) ;;
     box)
       if [[ -z ${DESTDIR:-} ]]; then
+        # Its units are what keeps the processes apart.
+        have systemctl || echo systemd
+        have udevadm || echo udev
         [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
         # A room knows the hour, or it cannot know its hearing.
         [[ -e /usr/lib/systemd/systemd-timesyncd ]] || have chronyd || have ntpd ||

@@ -54,7 +54,6 @@ look_around() {
   if [[ ! $id =~ ^(debian|raspbian)$ || ${version_id%%.*} -lt 12 ]]; then
     step "not Debian 12 or newer: nobody has tried this here"
   fi
-  have systemctl || [[ -n $root ]] || die "systemd is needed: its units are what keeps the processes apart"
   if ! is_running_systemd; then
     step "systemd does not run here: everything is put in place and starts at the next boot"
   fi
@@ -154,7 +153,7 @@ make_version() {
   pip=("$where/bin/python" -m pip install --no-cache-dir --prefer-binary)
   if [[ ! -t 2 ]]; then pip+=(--quiet); fi
   if [[ -n $offline ]]; then
-    pip+=(--no-index --find-links "$offline")
+    pip+=(--isolated --no-index --find-links "$offline")
   elif ! $dry; then
     source=$(build_wheel "$where/bin/python") || die "could not build the program's wheel (see above)"
   fi
@@ -526,7 +525,7 @@ install_box() {
   look_around
   find_python
   if [[ -n $offline ]]; then
-    [[ -n $python ]] || die "missing: python3 and python3-venv; --offline installs none"
+    ensure_packages box # names what is missing, and installs nothing
     read_wheelhouse
   elif [[ -n $installed ]]; then
     version=$(basename -- "$(readlink -f -- "$here/../..")")
@@ -631,6 +630,10 @@ purge_rest() {
   act "away with /etc/hearing-room and /var/lib/hearing-room*" \
     rm -rf -- "$etc" "$root/var/lib/hearing-room" "$root/var/lib/hearing-room-hands"
   if [[ -n $root ]]; then return; fi
+  if ! have userdel; then
+    step "the users hearing-room* stay: there is no userdel here"
+    return
+  fi
   for name in hearing-room-senses hearing-room-hands hearing-room; do
     if id -u "$name" >/dev/null 2>&1; then act "away with user $name" userdel "$name" || true; fi
     if getent group "$name" >/dev/null; then act "" groupdel "$name" || true; fi

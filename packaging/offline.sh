@@ -99,5 +99,5 @@ CONTROL
   mkdir -p -- "$folder"
   deb="$folder/hearing-room-agent_$version-1_$arch.deb"
   # The wheels are compressed already.
-  act "$deb" dpkg-deb --root-owner-group -Zxz -z1 --build "$tree" "$deb" || die "dpkg-deb failed (see above)"
+  act "$deb" dpkg-deb --root-owner-group -Znone --build "$tree" "$deb" || die "dpkg-deb failed (see above)"
 }

@@ -128,6 +128,7 @@ def test_hands_outlives_the_agent_and_keeps_its_lines() -> None:
     assert made["FileDescriptorStorePreserve"] == ["yes"]
     assert made["RestartKillSignal"] == ["SIGUSR2"], "a restart hands over"
     assert made["KillSignal"] == ["SIGTERM"], "a stop makes safe"
+    assert made["KillMode"] == ["process"], "a step with a USB device is finished"
     tied = {"PartOf", "BindsTo", "Requires", "After", "Requisite", "Upholds"}
     for key in tied & set(made):
         assert AGENT not in words(made, key), key

@@ -188,7 +188,7 @@ def _watchdog() -> Iterator[Line]:
     if active:
         yield Line("hardware watchdog", Level.OK, f"active, {timeout.read_text().strip()} s")
     else:
-        fix = f"set RuntimeWatchdogSec={PI_WATCHDOG_S} in /etc/systemd/system.conf, not more"
+        fix = f"sudo hearing-room-install, or RuntimeWatchdogSec={PI_WATCHDOG_S} in system.conf"
         yield Line("hardware watchdog", Level.WARN, "not in use", fix)
 
 

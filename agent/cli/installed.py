@@ -103,7 +103,7 @@ def ask_systemd(names: Sequence[str]) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise OSError(done.stderr.strip() or "systemctl failed")
+        raise OSError(done.stderr.strip().partition("\n")[0] or "systemctl failed")
     return done.stdout
 
 
