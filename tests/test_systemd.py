@@ -306,11 +306,14 @@ def test_secrets_are_roots_alone_and_the_room_is_the_groups() -> None:
 def test_hands_may_open_every_relay_board_that_is_known() -> None:
     rules = (SYSTEMD / "udev/rules.d/60-hearing-room.rules").read_text()
     boards = profiles.all_relay_boards().values()
-    hid = [usb for b in boards if b.bus == "hid" and b.match for usb in b.match.usb]
+    hid = [
+        (usb, b.match.product) for b in boards if b.bus == "hid" and b.match for usb in b.match.usb
+    ]
     assert hid
-    for usb in hid:
+    for usb, name in hid:
         vendor, product = usb.split(":")
-        assert f'ATTRS{{idVendor}}=="{vendor}", ATTRS{{idProduct}}=="{product}"' in rules, usb
+        wanted = f'ATTRS{{idVendor}}=="{vendor}", ATTRS{{idProduct}}=="{product}"'
+        assert f'{wanted}, ATTRS{{product}}=="{name}"' in rules, usb
     assert {b.bus for b in boards} <= {"gpio", "hid", "serial", "i2c"}, "a new bus: see the unit"
 
 
