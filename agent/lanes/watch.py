@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from agent import kinds
 from agent.judge import findings as judging
 from agent.lanes.air import Air
-from agent.lanes.lane import Lane, Spawn, by_hand, by_socket
+from agent.lanes.lane import START_S, Lane, Spawn, by_hand, by_socket
 from agent.lanes.looptest import LOOP, LoopTest, tells
 from agent.lanes.spawn import SOCKETS
 from agent.lanes.told import Told
@@ -28,7 +28,7 @@ log = logging.getLogger("agent.watch")
 GRID_S = 5.0
 """Readings with a period of ten seconds or more start on a common grid: fewer wake-ups."""
 GRACE_S = 5.0
-LANE_GRACE_S = 25.0
+LANE_GRACE_S = START_S + 5.0
 """Beyond its deadline a lane may need this long: to start a worker and to see one die."""
 AIR_S = 90.0
 """So long a device may wait for its turn to listen or to sound: a look and a loop test, late."""
