@@ -84,6 +84,9 @@ LOCATE = Pattern("locate", Colour.WHITE, (0.1, 0.1))
 MAINTENANCE = Pattern("maintenance", Colour.BLUE, (1.2, 0.3, 0.3, 0.6))
 UPDATING = Pattern("updating", Colour.BLUE, (0.3, 0.3, 0.3, 0.3, 1.2, 0.9))
 LOST = Pattern("monitor_lost", Colour.RED, (1.0, 0.5, 1.0, 3.5))
+STOPPED = Pattern("stopped", Colour.RED, (3.0, 3.0))
+"""Shown by the kernel alone, on a LED of its own, when no program is left to show anything: it can
+do no more than lit and dark in turn."""
 UNCOMMISSIONED = Pattern("not_commissioned", Colour.BLUE, (0.6, 0.6, 0.6, 1.8))
 HELD_CHECK = Pattern("held_check", Colour.WHITE)
 HELD_MAINTENANCE = Pattern("held_maintenance", Colour.BLUE)
@@ -103,6 +106,7 @@ PATTERNS: Mapping[str, Pattern] = {
         MAINTENANCE,
         UPDATING,
         LOST,
+        STOPPED,
     )
 }
 """Every pattern that stands for a state of the room, in the order in which the card shows them."""

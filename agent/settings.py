@@ -6,14 +6,14 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent import kinds, known_models, words
+from agent import credentials, kinds, known_models, words
 from agent.judge import readiness
 from agent.link.contract import Broker
 from agent.model import ConfigError, Device
@@ -57,6 +57,9 @@ class Room:
     devices: tuple[Device, ...]
     path: Path | None = None
     session_by_command: bool = False
+    commissioned: bool = True
+    trouble: str = ""
+    """Why the file could not be used, where this room only stands in for it."""
 
 
 def load(path: Path) -> Room:
@@ -91,6 +94,18 @@ def parse(text: str, path: Path | None = None) -> Room:
     return room
 
 
+def uncommissioned(path: Path, trouble: str = "", root: Path = Path("/")) -> Room:
+    """The room of a box that was not told about one yet, or (`trouble`) not so that it can be
+    understood: it reports to nobody, and has what is watched without being named and the board's
+    own LED."""
+    tables: dict[str, Any] = {"room": {"site": "none", "id": "not-commissioned"}}
+    if leds := kinds.discover("indicator", root):
+        tables["indicator"] = {"status": leds[0]}
+    room = _Reader(path.parent).read(tables, path)
+    assert room is not None
+    return replace(room, commissioned=False, trouble=trouble)
+
+
 class _Reader:
     """Reads tables and gathers mistakes instead of stopping at the first."""
 
@@ -109,7 +124,7 @@ class _Reader:
         self._language = room.language if room else self._language
         broker = None
         if "broker" in tables:
-            broker = self._model(Broker, self._beside(tables["broker"]), "broker")
+            broker = self._model(Broker, self._handed(self._beside(tables["broker"])), "broker")
         told = _table(tables.get("room")).get("requirements", "generic")
         requirements = self._requirements(told) if isinstance(told, str) else None
         devices = tuple(self._devices(tables))
@@ -205,6 +220,17 @@ class _Reader:
         if not isinstance(table, dict):
             return table
         return {key: self._absolute(key, value) for key, value in table.items()}
+
+    def _handed(self, table: Any) -> Any:
+        """The table with its secret files where this process may read them."""
+        if not isinstance(table, dict):
+            return table
+        return {
+            key: str(credentials.where(Path(value)))
+            if key.endswith("_file") and isinstance(value, str)
+            else value
+            for key, value in table.items()
+        }
 
     def _absolute(self, key: str, value: Any) -> Any:
         if not isinstance(value, str) or not value:

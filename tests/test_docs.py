@@ -358,8 +358,9 @@ def test_every_pattern_can_be_found(language: str) -> None:
 def doctor_lines() -> set[str]:
     """What `hearing-room doctor` may say a line about."""
     found: set[str] = set()
-    tree = ast.parse((ROOT / "agent/cli/doctor.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    files = ("agent/cli/doctor.py", "agent/cli/installed.py")
+    trees = [ast.parse((ROOT / name).read_text(encoding="utf-8")) for name in files]
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Line" and node.args:
             first = node.args[0]
             if isinstance(first, ast.Constant):

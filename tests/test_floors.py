@@ -16,6 +16,7 @@ FLOORS: dict[str, float] = {
     "agent.model": 0,
     "agent.notify": 0,
     "agent.usb_tree": 0,
+    "agent.credentials": 0,
     "agent.clock": 0.5,
     "agent.lanes.wire": 0.5,
     "agent.lanes.confine": 0.5,

@@ -7,6 +7,7 @@ network, so what is tested is the script, on a real pip and real environments.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [ROOT / "install.sh", ROOT / ".ci" / "run"]
+SCRIPTS = [
+    ROOT / "install.sh",
+    ROOT / ".ci" / "run",
+    *(ROOT / "packaging/deb" / name for name in ("preinst", "postinst", "prerm", "postrm")),
+]
 EX_USAGE = 64
 EX_UNAVAILABLE = 69
 
@@ -124,18 +129,23 @@ def install(
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.name)
 def test_the_script_is_good_shell(script: Path) -> None:
     assert os.access(script, os.X_OK)
-    run = subprocess.run(["bash", "-n", script], capture_output=True, text=True, timeout=60)
+    shell = script.read_text().partition("\n")[0].rpartition("/")[2].removeprefix("env ")
+    run = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not here")
-    run = subprocess.run(["shellcheck", script], capture_output=True, text=True, timeout=120)
+    # -x: with the files that it reads in.
+    command = ["shellcheck", "-x", script]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout) == (0, "")
 
 
 def test_help_is_on_stdout_and_names_every_verb(checkout: Path, tools: Path) -> None:
     run = install(checkout, tools, "--help")
     assert (run.returncode, run.stderr) == (0, "")
-    assert {"--try", "--test", "PYTHON"} <= set(run.stdout.split())
+    words = set(run.stdout.replace("[", " ").replace("]", " ").split())
+    verbs = {"--try", "--test", "--rollback", "--uninstall", "--purge", "--make-offline"}
+    assert verbs | {"--make-deb", "--config", "--offline", "--dry-run", "PYTHON"} <= words
 
 
 @pytest.mark.parametrize("args", [["--tset"], ["test"]])
@@ -143,16 +153,6 @@ def test_an_unknown_option_is_wrong_usage(checkout: Path, tools: Path, args: lis
     run = install(checkout, tools, *args)
     assert (run.returncode, run.stdout) == (EX_USAGE, "")
     assert args[0] in run.stderr
-
-
-@pytest.mark.parametrize("args", [[], ["--rollback"], ["--uninstall"]])
-def test_services_say_in_one_line_that_they_are_for_later(
-    checkout: Path, tools: Path, args: list[str]
-) -> None:
-    run = install(checkout, tools, *args)
-    assert (run.returncode, run.stdout) == (EX_USAGE, "")
-    assert run.stderr.count("\n") == 1
-    assert "not in this version yet" in run.stderr
 
 
 def test_a_clone_is_set_up_once_and_again_when_it_must(checkout: Path, tools: Path) -> None:
@@ -246,9 +246,9 @@ def test_the_wheel_carries_its_data(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="70.1", reason="builds wheels without help")
     source = tmp_path / "source"
     skip = shutil.ignore_patterns("__pycache__")
-    for name in ("agent", "firmware_profiles"):
+    for name in ("agent", "firmware_profiles", "systemd", "packaging"):
         shutil.copytree(ROOT / name, source / name, ignore=skip)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "install.sh"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -262,6 +262,16 @@ def test_the_wheel_carries_its_data(tmp_path: Path) -> None:
     (site,) = clean.glob("lib/python3*/site-packages")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     assert run(clean / "bin/python", "-c", READ_ALL).startswith(str(site))
+    # Units and installer too, and the programs that the units name.
+    carried = clean / "share/hearing-room"
+    for file in (ROOT / "systemd").rglob("*"):
+        if file.is_file():
+            assert (carried / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
+    assert os.access(carried / "install.sh", os.X_OK)
+    assert (carried / "packaging/box.sh").exists()
+    units = "".join(f.read_text() for f in (ROOT / "systemd").rglob("*.service"))
+    for name in set(re.findall(r"/opt/hearing-room/current/(bin/\S+)", units)):
+        assert os.access(clean / name, os.X_OK), name
 
 
 def run(*args: str | Path) -> str:

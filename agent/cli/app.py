@@ -79,11 +79,15 @@ def run(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="How much is said.")
     ] = "info",
+    services: Annotated[
+        bool, typer.Option(help="On an installed box: systemd keeps the other processes.")
+    ] = False,
 ) -> int:
     """Watch the room until told to stop: the daemon."""
     from agent.cli import run as daemon
 
-    return daemon.main(["--config", str(config), "--log-level", log_level])
+    extra = ["--services"] if services else []
+    return daemon.main(["--config", str(config), "--log-level", log_level, *extra])
 
 
 @app.command("try")
@@ -214,13 +218,17 @@ def command(
 @app.command()
 def doctor(
     config: Config = DEFAULT_PATH,
+    program: Annotated[
+        bool,
+        typer.Option("--program", help="Only this version itself: before it takes over."),
+    ] = False,
     as_json: Json = False,
     language: Language = None,
 ) -> int:
     """The box itself: rights, confinement, clock, watchdog; each line with its fix."""
     from agent.cli import doctor as examining
 
-    return examining.run(config, as_json=as_json, language=language)
+    return examining.run(config, as_json=as_json, language=language, program=program)
 
 
 @app.command()
@@ -247,6 +255,26 @@ def card(
     return printing.run(
         config, pdf=pdf, general=general, contact=contact, as_json=as_json, language=language
     )
+
+
+@app.command("may-upgrade")
+def may_upgrade(as_json: Json = False) -> int:
+    """Whether this box may be worked on: 0, or 75 while a hearing runs or is near."""
+    from agent.cli import may_upgrade as asking
+
+    return asking.run(as_json=as_json)
+
+
+@config_app.command("netcams", hidden=True)
+def config_netcams(
+    output_folder: Annotated[Path, typer.Option("--output", "-o", help="Write here.")],
+    templates: Annotated[Path, typer.Option(help="The folder of the templates.")],
+    file: Annotated[Path, typer.Argument(help="The room's file.")] = DEFAULT_PATH,
+) -> int:
+    """Write the units of cameras on the network, for install.sh."""
+    from agent.cli import netcams
+
+    return netcams.run(file, templates, output_folder)
 
 
 @config_app.command("check")

@@ -7,15 +7,17 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from agent import control, settings
-from agent.cli import output
+from agent import __version__, control, settings
+from agent.cli import installed, output
+from agent.cli.output import Line
 from agent.clock import kernel_synchronised
+from agent.hands import plan
 from agent.judge.own import CERTIFICATE_DAYS, REQUIRED_LAYERS
 from agent.kinds import host
 from agent.kinds.network import certificate
@@ -28,20 +30,11 @@ PI_WATCHDOG_S = 15
 """The most that a Raspberry Pi's watchdog can count; a larger setting leaves it off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One thing looked at: what was found, and what to do about it."""
-
-    what: str
-    level: Level
-    found: str
-    fix: str = ""
-
-
-def run(config: Path, *, as_json: bool, language: str | None) -> int:
-    """Examine the box; the exit code is that of the worst line."""
+def run(config: Path, *, as_json: bool, language: str | None, program: bool = False) -> int:
+    """Examine the box; the exit code is that of the worst line. `program`: only this version
+    itself, as an installation does before it lets it take over; then a warning is no failure."""
     vietnamese = output.language(language) == "vi"
-    lines = list(examine(config))
+    lines = list(examine_program(config) if program else examine(config))
     for line in lines:
         if as_json:
             entry = {"what": line.what, "level": line.level, "found": line.found, "fix": line.fix}
@@ -50,13 +43,19 @@ def run(config: Path, *, as_json: bool, language: str | None) -> int:
         print(f"[{output.SIGNS[line.level]}] {line.what}: {line.found}")
         if line.fix:
             print(f"      {'Cách xử lý' if vietnamese else 'Fix'}: {line.fix}")
-    return output.exit_code(worst(line.level for line in lines))
+    level = worst(line.level for line in lines)
+    return 0 if program and level is Level.WARN else output.exit_code(level)
+
+
+Check = Callable[[], Iterator[Line]]
 
 
 def examine(config: Path) -> Iterator[Line]:
     """Every line of the examination; one that goes wrong is a line that says so."""
-    checks: list[Callable[[], Iterator[Line]]] = [
+    here = installed.is_installed()
+    return _each(
         _box,
+        *([lambda: installed.examine(config)] if here else []),
         _confinement,
         _clock,
         _ping,
@@ -65,7 +64,15 @@ def examine(config: Path) -> Iterator[Line]:
         _gpio,
         _folders,
         lambda: _config(config),
-    ]
+    )
+
+
+def examine_program(config: Path) -> Iterator[Line]:
+    """What a version needs to work at all on this box, with this room.toml (or none yet)."""
+    return _each(_version, _confinement, _hands_program, lambda: _usable(config))
+
+
+def _each(*checks: Check) -> Iterator[Line]:
     for check in checks:
         try:
             yield from check()
@@ -77,6 +84,36 @@ def _box() -> Iterator[Line]:
     model = host.box_model(Path("/")) or "no model is told"
     python = ".".join(str(n) for n in sys.version_info[:3])
     yield Line("box", Level.OK, f"{model}, Python {python}")
+
+
+def _version() -> Iterator[Line]:
+    yield Line("version", Level.OK, __version__)
+
+
+def _hands_program() -> Iterator[Line]:
+    """Whether the process that holds relays and lights can be started: its libraries are there."""
+    command = [sys.executable, "-P", "-s", "-m", "agent.hands.main", "--help"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 0:
+        yield Line("hands", Level.OK, "starts")
+    else:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        fix = f"run {' '.join(command)} by hand and read what it prints"
+        yield Line("hands", Level.FAIL, f"does not start: {said}", fix)
+
+
+def _usable(config: Path) -> Iterator[Line]:
+    """Whether this version understands the file that is there; none yet is in order."""
+    if not config.exists():
+        yield Line("configuration", Level.OK, f"{config} is not there yet")
+        return
+    try:
+        plan.of(settings.load(config))
+    except ConfigError as error:
+        yield Line("configuration", Level.FAIL, str(error), f"mend {config}")
+    else:
+        yield Line("configuration", Level.OK, str(config))
 
 
 def _confinement() -> Iterator[Line]:
@@ -104,8 +141,8 @@ async def _worker_layers() -> set[str] | None:
     try:
         await lane.ask(
             device="doctor",
-            kind="microphone",
-            settings={"source": "file:/nonexistent.wav"},
+            kind="camera",  # the one with the heavy libraries
+            settings={"source": "file:/nonexistent.mp4"},
             ask="look",
             deadline_s=5.0,
             words=(),
@@ -151,7 +188,7 @@ def _watchdog() -> Iterator[Line]:
     if active:
         yield Line("hardware watchdog", Level.OK, f"active, {timeout.read_text().strip()} s")
     else:
-        fix = f"set RuntimeWatchdogSec={PI_WATCHDOG_S} in /etc/systemd/system.conf, not more"
+        fix = f"sudo hearing-room-install, or RuntimeWatchdogSec={PI_WATCHDOG_S} in system.conf"
         yield Line("hardware watchdog", Level.WARN, "not in use", fix)
 
 
@@ -192,6 +229,7 @@ def _folders() -> Iterator[Line]:
 def _config(path: Path) -> Iterator[Line]:
     try:
         room = settings.load(path)
+        plan.of(room)
     except ConfigError as error:
         yield Line("configuration", Level.FAIL, str(error), f"mend {path}, or hearing-room adopt")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import locale
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from agent.clock import boot_id, process_start, up_s
@@ -21,6 +22,16 @@ STYLES = {
     Level.FAIL: "bold red",
     Level.UNKNOWN: "magenta",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that `doctor` looked at: what was found, and what to do about it."""
+
+    what: str
+    level: Level
+    found: str
+    fix: str = ""
 
 
 def exit_code(level: Level | State) -> int:

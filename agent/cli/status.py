@@ -83,6 +83,9 @@ def render(status: Mapping[str, Any], language: str) -> RenderableType:
         parts.append(Text(terms[f"table.{stale}"], style="magenta"))
         if stale == "no_agent":
             parts.append(Text(terms["table.no_agent_hint"]))
+    room = status.get("room") or {}
+    if room.get("commissioned") is False:
+        parts.append(_waiting(room.get("trouble"), terms))
     if hearing := readiness.get("hearing"):
         starts, ends = (_local(hearing[k]) for k in ("starts", "ends"))
         parts.append(Text(f"{terms['table.next_hearing']}: {hearing['id']}, {starts} - {ends}"))
@@ -109,6 +112,17 @@ def _headline(status: Mapping[str, Any], terms: Mapping[str, str], state: str) -
     if virtual := readiness.get("virtual"):
         line.append(f"  {terms['table.virtual']}: {virtual}", style="cyan")
     return line
+
+
+def _waiting(trouble: str | None, terms: Mapping[str, str]) -> RenderableType:
+    """A box without a room: what is missing, and the command that brings it."""
+    text = Text(terms["table.config_wrong" if trouble else "table.not_commissioned"], "magenta")
+    if trouble:
+        text.append(f"\n  {trouble}", style="default")
+    text.append(
+        f"\n{terms['table.config_wrong_hint' if trouble else 'table.not_commissioned_hint']}"
+    )
+    return text
 
 
 def _devices(

@@ -29,11 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the layout of a file; 78 for a wrong one."""
     (path,) = sys.argv[1:] if arguments is None else arguments
     try:
-        print(layout.dump(of(settings.load(Path(path)))))
+        print(layout.dump(of(_room(Path(path)))))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 78
     return 0
+
+
+def _room(path: Path) -> settings.Room:
+    """The room of a file; where there is no file, that of a box that waits for one."""
+    if not path.exists():
+        return settings.uncommissioned(path)
+    return settings.load(path)
 
 
 def of(room: settings.Room) -> Layout:

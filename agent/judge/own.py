@@ -10,6 +10,7 @@ from agent.model import Finding, Level, Scalar
 CODES: Mapping[str, Level] = {
     "agent.no_evidence": Level.UNKNOWN,
     "agent.nothing_configured": Level.UNKNOWN,
+    "agent.config_wrong": Level.UNKNOWN,
     "agent.broker_unreachable": Level.WARN,
     "agent.certificate_expiring": Level.WARN,
     "agent.store_failing": Level.WARN,
@@ -43,6 +44,7 @@ class OwnFacts:
     certificate_days: float | None = None
     missing_layers: frozenset[str] = frozenset()
     hands_lost_s: float | None = None
+    config_wrong: bool = False
 
 
 def judge(facts: OwnFacts) -> list[Finding]:
@@ -52,6 +54,8 @@ def judge(facts: OwnFacts) -> list[Finding]:
         return Finding(f"agent.{code}", CODES[f"agent.{code}"], numbers)
 
     found: list[Finding] = []
+    if facts.config_wrong:
+        found.append(finding("config_wrong", {}))
     if facts.broker_lost_s is not None and facts.broker_lost_s >= BROKER_GRACE_S:
         code = "clock_blocks_tls" if facts.broker_error == "tls_time" else "broker_unreachable"
         found.append(finding(code, {"lost_s": round(facts.broker_lost_s)}))

@@ -25,6 +25,8 @@ log = logging.getLogger("agent.hands")
 
 Connect = Callable[[], Awaitable[socket.socket]]
 """Gives a connected socket. Raises `OSError`."""
+SOCKET = Path("/run/hearing-room-hands/hands.sock")
+"""Where the service manager listens for those who ask hands."""
 LOST = "hands_lost"
 DEADLINE_S = 2.0
 RETRY_S = 1.0

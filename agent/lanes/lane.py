@@ -23,6 +23,10 @@ __all__ = ["Connection", "Lane", "Process", "Spawn", "by_hand", "by_socket"]
 
 log = logging.getLogger("agent.lane")
 
+START_S = 45.0
+"""How long a worker may take to say hello and to load a kind's libraries. Two that were started at
+once by systemd on an emulated, busy box took more than 20 s, and a worker that is ended for being
+slow begins at nothing again."""
 MAX_PAUSE_S = 60.0
 LIFE_S = 1800.0
 """A worker older than this is replaced between two questions, so that nothing it leaks adds up
@@ -44,7 +48,7 @@ class Lane:
         *,
         name: str,
         idle_s: float = 30.0,
-        start_s: float = 20.0,
+        start_s: float = START_S,
         clock: Callable[[], float] = up_s,
     ) -> None:
         self._spawn = spawn

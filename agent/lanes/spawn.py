@@ -20,6 +20,9 @@ log = logging.getLogger("agent.lane")
 
 Spawn = Callable[[], Awaitable[Connection]]
 """Starts a worker. Raises `LaneError`."""
+SOCKETS = Path("/run/hearing-room-senses")
+"""Where the service manager listens for those who want a worker: `senses.sock`, and one socket for
+each camera on the network, `netcam-ID.sock`."""
 
 
 def by_hand(

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 from agent import kinds
 from agent.judge import findings as judging
 from agent.lanes.air import Air
-from agent.lanes.lane import Lane, by_hand
+from agent.lanes.lane import START_S, Lane, Spawn, by_hand, by_socket
 from agent.lanes.looptest import LOOP, LoopTest, tells
+from agent.lanes.spawn import SOCKETS
 from agent.lanes.told import Told
 from agent.model import Device, Fault, Finding, Moment, Reading
 
@@ -27,7 +28,7 @@ log = logging.getLogger("agent.watch")
 GRID_S = 5.0
 """Readings with a period of ten seconds or more start on a common grid: fewer wake-ups."""
 GRACE_S = 5.0
-LANE_GRACE_S = 25.0
+LANE_GRACE_S = START_S + 5.0
 """Beyond its deadline a lane may need this long: to start a worker and to see one die."""
 AIR_S = 90.0
 """So long a device may wait for its turn to listen or to sound: a look and a loop test, late."""
@@ -73,11 +74,21 @@ class Room(Protocol):
 
 def new_lane(device: Device) -> Lane:
     """A lane to a worker that is a plain child, as when run by hand."""
-    settings = device.settings
-    variant = kinds.variant_of(device.kind, settings)
+    variant = kinds.variant_of(device.kind, device.settings)
+    return _lane(device, by_hand(variant, kinds.ports_of(device.kind, device.settings)))
+
+
+def service_lane(device: Device, sockets: Path = SOCKETS) -> Lane:
+    """A lane to a worker of the service manager, as on an installed box."""
+    variant = kinds.variant_of(device.kind, device.settings)
+    name = variant if variant == "senses" else f"{variant}-{device.id}"
+    return _lane(device, by_socket(sockets / f"{name}.sock"))
+
+
+def _lane(device: Device, spawn: Spawn) -> Lane:
     # A worker outlives a period and a half, so that a steady rhythm does not restart it.
-    idle_s = 1.5 * settings.period_s if settings.period_s <= 120 else 10.0
-    spawn = by_hand(variant, kinds.ports_of(device.kind, settings))
+    period_s = device.settings.period_s
+    idle_s = 1.5 * period_s if period_s <= 120 else 10.0
     return Lane(spawn, name=device.id, idle_s=max(idle_s, 10.0))
 
 

@@ -103,7 +103,7 @@ class RoomAgent:
         """Those of them that make a sound for it."""
         self.locate_until_s = float("-inf")
         self._open: Mapping[incidents.Key, Incident] = {}
-        self._itself = Itself(room.broker)
+        self._itself = Itself(room)
         self.baseline = Baseline(self._store)
         self._presses = Presses(self)
         self.recovery = Recovery(
@@ -435,7 +435,7 @@ class RoomAgent:
             "family": patterns.family_of(worst) if worst else 0,
             "measuring": bool(self.measuring),
             "locate": now.up_s < self.locate_until_s,
-            "commissioned": any(d.required for d in self.room.devices),
+            "commissioned": self.room.commissioned and any(d.required for d in self.room.devices),
             "mic_live": True if True in live else False if live and None not in live else None,
             "lock_in_s": self.modes.lock_in_s(now),
         }

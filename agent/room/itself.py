@@ -10,8 +10,8 @@ from agent.judge import own
 from agent.kinds.network import certificate
 from agent.lanes.lane import Lane
 from agent.link.client import Link
-from agent.link.contract import Broker
 from agent.model import Finding, Moment
+from agent.settings import Room
 from agent.store import Store
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ CERTIFICATE_S = 3_600.0
 class Itself:
     """Gathers the agent's own facts; remembers since when its findings stand."""
 
-    def __init__(self, broker: Broker | None) -> None:
-        self._file = broker.certificate_file if broker else None
+    def __init__(self, room: Room) -> None:
+        self._file = room.broker.certificate_file if room.broker else None
+        self._config_wrong = bool(room.trouble)
         self._since: dict[str, Moment] = {}
         self._read_s = float("-inf")
         self._days: float | None = None
@@ -49,6 +50,7 @@ class Itself:
             certificate_days=self._certificate_days(now),
             missing_layers=frozenset().union(*missing),
             hands_lost_s=now.up_s - hands.lost_s if hands and hands.lost_s is not None else None,
+            config_wrong=self._config_wrong,
         )
         found = own.judge(facts)
         self._since = {f.code: self._since.get(f.code, now) for f in found}

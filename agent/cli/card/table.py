@@ -52,6 +52,7 @@ class LightFacts:
     role: str
     lamps: tuple[str, ...]
     quiet: bool
+    of_kernel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +94,24 @@ def _card(room: Room | None, there: tuple[LightFacts, ...], buttons: tuple[Butto
     richest = max(status, key=lambda light: len(light.lamps), default=None)
     has_status = general or richest is not None
     quiet = None if general else all(light.quiet for light in status)
+    of_kernel = general or any(light.of_kernel for light in status)
     return Card(
         room=room,
         lights=there,
-        states=tuple(_states(richest, quiet)) if has_status else (),
+        states=tuple(_states(richest, quiet, of_kernel)) if has_status else (),
         families=tuple(_families(richest)) if has_status else (),
         buttons=tuple(_presses(buttons, seen=has_status)) if buttons else (),
         lamps=tuple(_lamps(roles)),
     )
 
 
-def _states(light: LightFacts | None, quiet: bool | None) -> Iterator[Row]:
+def _states(light: LightFacts | None, quiet: bool | None, of_kernel: bool) -> Iterator[Row]:
+    """`of_kernel`: whether a light goes on blinking when no program is left."""
     shown: dict[str, Pattern | None] = {}
     for name, known in patterns.PATTERNS.items():
         if known in patterns.NOT_READY.values():
             shown["not_ready"] = None
-        else:
+        elif known is not patterns.STOPPED or of_kernel:
             shown[name] = known
     shown["off"] = patterns.DARK
     for name, pattern in shown.items():
@@ -268,7 +271,11 @@ def _lights(room: Room) -> Iterator[LightFacts]:
         s = device.settings
         single = set(s.lamps) <= {"pin", "led"}
         yield LightFacts(
-            device.name, s.role, (ANY,) if single else tuple(s.lamps), s.quiet_in_session
+            device.name,
+            s.role,
+            (ANY,) if single else tuple(s.lamps),
+            s.quiet_in_session,
+            s.led is not None,
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import clock
+from agent.credentials import where
 from agent.kinds.camera import controls, nodes
 from agent.kinds.camera import source as sources
 from agent.kinds.camera.settings import Settings
@@ -128,7 +129,7 @@ class Driver:
         if path is None:
             return self._source.target
         try:
-            credentials = path.read_text(encoding="utf-8").strip()
+            credentials = where(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             raise Failed(Fault.ERROR, "not_permitted") from None
         return sources.with_credentials(self._source.target, credentials)
