@@ -174,7 +174,7 @@ def test_in_session_nothing_is_opened(ready: Box, hearsay: Hearsay, measured: Me
     with running(Room(ready, hearsay, WEBCAM + OFTEN + MICROPHONE + OFTEN)) as room:
         room.wait_for(CAM)
         room.wait_for(MIC)
-        ready.start("opened", "exec python3 -u /tmp/opened.py")
+        ready.start("opened", "exec python3 -u /tmp/opened.py > /tmp/opened")
         room.wait_for_look(CAM)
         room.wait_for_look(MIC)
         room.wait_until_open(_node(ready))  # the hearing begins in mid-look
@@ -197,8 +197,8 @@ def test_in_session_nothing_is_opened(ready: Box, hearsay: Hearsay, measured: Me
         ends = begins + 70
         room.wait_for_look(CAM)
         room.wait_for_look(MIC)
-        lines = ready.run("journalctl -u opened -o cat --no-pager").out.split("\n")
-        opened = [(float(at), node) for at, node in (line.split() for line in lines if line)]
+        lines = ready.read("/tmp/opened").splitlines()
+        opened = [(float(at), node) for at, node in map(str.split, lines)]
         before = [node for at, node in opened if at < begins]
         during = [(at - in_session, node) for at, node in opened if in_session + 0.5 < at < ends]
         after = [node for at, node in opened if at > ends]
