@@ -137,6 +137,7 @@ def test_the_room_is_read_again_while_everything_goes_on(hands: Hands) -> None:
         hands.config.write_text(CONFIG.replace("pin = 20", "pin = 21"))
         until(lambda: client.ask("hands", "about")["identity"]["layout"] != before)
         assert client.ask("relay", "read", relay="lamp")["values"]["on"] is True
+        assert "nothing after" not in hands.log, "nobody was given up for another one"
         # And a wrong file changes nothing.
         now = client.ask("hands", "about")["identity"]["layout"]
         client.ask("hands", "reload")
@@ -145,8 +146,9 @@ def test_the_room_is_read_again_while_everything_goes_on(hands: Hands) -> None:
         assert client.ask("hands", "about")["identity"]["layout"] == now
         # Nor does one that hangs keep hands from ending.
         client.ask("hands", "reload")
+        (child,) = until(lambda: children_of(hands.pid))
     assert hands.signal(signal.SIGTERM) == 0
-    until(lambda: not children_of(hands.pid))
+    until(lambda: not Path(f"/proc/{child}").exists())
 
 
 def children_of(pid: int) -> list[int]:
@@ -263,6 +265,8 @@ def test_it_takes_its_socket_from_the_manager_and_what_is_no_line_is_closed(
 def test_the_watchdog_is_fed_in_time_and_not_with_every_question(
     hands: Hands, manager: Manager
 ) -> None:
+    no_light = CONFIG.partition("[indicator")[0]  # nothing blinks: only the watchdog wakes it
+    hands.config.write_text(no_light)
     manager.start({}, WATCHDOG_USEC="400000")
     until(lambda: manager.listen().count("WATCHDOG=1") >= 3)
     with asking(hands) as client:

@@ -335,6 +335,23 @@ def test_more_at_once_than_may_run_are_refused_and_may_come_again() -> None:
     asyncio.run(scene())
 
 
+def test_what_was_done_is_answered_also_when_all_hands_are_full() -> None:
+    async def scene() -> None:
+        post = Post()
+        post.send(wish("first"))
+        await post.settled()
+        go = asyncio.Event()
+        post.hold = go.wait
+        for number in range(RUNNING_MAX):
+            post.send(wish(f"id-{number}"))
+        post.send(wish("first"))
+        assert post.codes == ["done ok"] * 2
+        go.set()
+        await post.settled()
+
+    asyncio.run(scene())
+
+
 def test_memory_is_bounded_and_the_ledger_knows_the_rest() -> None:
     async def scene() -> None:
         post = Post()
