@@ -166,8 +166,10 @@ class Installed:
 
     def plug_everything_in(self) -> None:
         """A camera, a microphone, and a clock that is right."""
-        self.box.usb_plug("webcam", CAM)
-        self.box.usb_plug("microphone", MIC)
+        there = self.box.hands("usb", "list")
+        for kind, name in (("webcam", CAM), ("microphone", MIC)):
+            if name not in there:
+                self.box.usb_plug(kind, name)
         self.box.write("/root/set_clock.py", SET_CLOCK)
         self.box.run("python3 /root/set_clock.py")
 
