@@ -30,7 +30,7 @@ from agent.cli.card import table, text
 from agent.hands import plan
 from agent.link.commands import typed
 from agent.model import Command, State
-from agent.room.commands import CAPABILITIES
+from agent.room.commands import ON_A_BOX
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -132,7 +132,7 @@ def check_command(tail: str) -> None:
     if node.name == "command" and context.params["name"]:
         wanted = context.params["name"]
         typed(Command("", wanted, command.parse(context.params["words"] or [])))
-        assert wanted in CAPABILITIES, f"{wanted} is not carried out by this version"
+        assert wanted in ON_A_BOX, f"{wanted} is not carried out by this version"
     if node.name == "codes" and (chosen := context.params["pattern"]) not in (None, "KIND"):
         known = codes.declared()
         assert chosen in known or chosen in {c.partition(".")[0] for c in known}, chosen

@@ -143,7 +143,7 @@ async def serve(room: settings.Room, services: bool = False, seen: Stamp | None 
     folders, now = control.folders(), SystemClock().now
     if services:
         hands = _hands_of_systemd(room)
-        agent = RoomAgent(room, folders, now, lane_for=service_lane, hands=hands)
+        agent = RoomAgent(room, folders, now, lane_for=service_lane, hands=hands, reboots=True)
     else:
         agent = RoomAgent(room, folders, now)
     loop = asyncio.get_running_loop()

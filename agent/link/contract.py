@@ -191,8 +191,9 @@ class Topics:
         parts = topic.removeprefix(root).split("/")
         if not all(parts) or any(c in topic for c in "+#"):
             return False
-        taken = {*PAYLOADS, "config"}
-        return parts[0] != "_all" and not taken.intersection(parts[1:2])
+        if parts[0].startswith("_"):  # no room: a room's id has no underscore
+            return parts[0] != "_all"
+        return not {*PAYLOADS, "config"}.intersection(parts[1:2])
 
     def device(self, device_id: str) -> str:
         """The topic of one device."""

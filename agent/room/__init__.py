@@ -39,11 +39,13 @@ from agent.model import (
     StoreError,
 )
 from agent.room.baseline import Baseline
-from agent.room.commands import CAPABILITIES, LOOKING, Commands
+from agent.room.commands import CAPABILITIES, LOOKING, ON_A_BOX, Commands
 from agent.room.itself import Itself
 from agent.room.loops import Loops
 from agent.room.modes import Modes
 from agent.room.presses import Presses
+from agent.room.reboot import DOCUMENT as REBOOT
+from agent.room.reboot import Reboot
 from agent.room.recovery import DOCUMENT as RECOVERY
 from agent.room.recovery import RECOVERING, Recovery
 from agent.room.remedy import Pace
@@ -78,10 +80,12 @@ class RoomAgent:
         lane_for: Callable[[Device], Lane] = new_lane,
         hands: Connect | None = None,
         pace: Pace | None = None,
+        reboots: bool = False,
     ) -> None:
         """`hands` reaches the process that holds relays and lights; without it the agent starts
-        its own, if the room has any. `pace` is how patient a recovery is. Raises `ConfigError` for
-        relays and lights that cannot be."""
+        its own, if the room has any. `pace` is how patient a recovery is; `reboots` says that
+        somebody waits for a wish to restart the box. Raises `ConfigError` for relays and lights
+        that cannot be."""
         self.room = room
         self.requirements = room.requirements
         self._folders = folders
@@ -109,6 +113,7 @@ class RoomAgent:
         self.recovery = Recovery(
             self, self._presses, root, spawn=self._spawn, keep=self._keep, pace=pace
         )
+        self.reboot = Reboot(self, folders.runtime if reboots else None, self._keep)
         self._commands = Commands(self, self._presses)
         self._loops = Loops(self.watched, lambda made: self._spawn(self._keep("loops", made)))
         self._telemetry_at_s = clock().up_s
@@ -117,9 +122,12 @@ class RoomAgent:
         self._stopping = asyncio.Event()
         self.why = "shutdown"
         self._tasks: set[asyncio.Task[Any]] = set()
-        box = host.box_model(root)
         self.voice = Voice(
-            room, box, CAPABILITIES, folders.runtime / "status.json", self.baseline.shown
+            room,
+            host.box_model(root),
+            ON_A_BOX if reboots else CAPABILITIES,
+            folders.runtime / "status.json",
+            self.baseline.shown,
         )
         self.hands = self._reach_hands(hands)
         self._inbox = Inbox(
@@ -175,9 +183,9 @@ class RoomAgent:
             await server.stop()
             await self._close()
 
-    def stop(self, why: str = "shutdown") -> None:
+    def stop(self, why: str = "") -> None:
         """Ask `run` to end; `why` is what the broker is told."""
-        self.why = why
+        self.why = why or self.why
         self._stopping.set()
 
     async def _close(self) -> None:
@@ -230,6 +238,7 @@ class RoomAgent:
             known = await self._store.open_incidents()
             await self.baseline.restore()
             tries = await self._store.document(RECOVERY)
+            await self.reboot.restore(await self._store.document(REBOOT))
             self._loops.restore(await self._store.document("loops"))
         except StoreError as error:  # a bad disk costs the memory, not the watch
             log.error("what was known before cannot be read: %s", error)

@@ -34,6 +34,7 @@ from agent.model import (
 )
 from agent.room.baseline import Baseline, commission
 from agent.room.presses import Presses
+from agent.room.reboot import Reboot
 from agent.room.recovery import Recovery
 from agent.room.remedy import DONE, Ask
 from agent.room.voice import Voice
@@ -61,6 +62,8 @@ CAPABILITIES = (
     "incident.ack",
     "agent.restart",
 )
+ON_A_BOX = (*CAPABILITIES, "box.reboot")
+"""Of an installed box, where systemd waits for the wish."""
 
 
 class Room(Protocol):
@@ -72,6 +75,7 @@ class Room(Protocol):
     requirements: readiness.Requirements
     hands: Hands | None
     recovery: Recovery
+    reboot: Reboot
     locate_until_s: float
     baseline: Baseline
     voice: Voice
@@ -146,6 +150,7 @@ class Commands:
             "mode.set": self._mode_set,
             "incident.ack": self._acknowledge,
             "agent.restart": self._restart,
+            "box.reboot": self._reboot,
             "baseline": self._baseline,
         }
 
@@ -355,6 +360,13 @@ class Commands:
         loop = asyncio.get_running_loop()
         loop.call_later(1.0, self._room.stop, "restart")
         return Done({"restarts_in_s": 1})
+
+    async def _reboot(self, command: Command, by: str) -> Done:
+        """Restart the box. What became of it is an event of the next boot."""
+        try:
+            return Done({"reboots_in_s": await self._room.reboot.ask(by, command.reason)})
+        except OSError as error:
+            raise Failed("error", f"the wish cannot be left: {error}") from error
 
 
 def _judged(relay: str, reading: Reading) -> Reading:

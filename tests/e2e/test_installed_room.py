@@ -88,6 +88,28 @@ def test_a_box_without_a_room_says_so_and_begins_when_it_gets_one(box: Agent) ->
     assert box.stop() == 0
 
 
+def test_the_wish_to_restart_the_box_lies_where_systemd_waits_for_it(box: Agent) -> None:
+    box.config.write_text(ROOM)
+    wish = box.folder / "run/reboot-requested"
+    wish.parent.mkdir(exist_ok=True)
+    wish.touch()  # nobody took it before
+    start(box)
+    wait_for(lambda: status(box).get("room"), 30)
+    assert not wish.exists()
+    asked = box.command("command", "box.reboot", "--reason", "stuck")
+    assert asked.returncode == 0, asked.stderr
+    assert "reboots_in_s" in asked.stdout
+    wait_for(wish.exists, 10)
+    assert box.stop() == 0
+    # By hand nobody waits for it.
+    box.start()
+    wait_for(lambda: status(box).get("room"), 30)
+    refused = box.command("command", "box.reboot")
+    assert refused.returncode != 0
+    assert "install.sh" in refused.stderr + refused.stdout
+    assert box.stop() == 0
+
+
 def test_by_hand_a_missing_room_is_a_wrong_configuration(box: Agent) -> None:
     box.start()
     assert box.process is not None

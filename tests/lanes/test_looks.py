@@ -13,7 +13,7 @@ from agent import kinds
 from agent.judge.findings import DeviceState
 from agent.lanes.air import Air
 from agent.lanes.lane import Lane
-from agent.lanes.watch import AIR_S, Look, Watched
+from agent.lanes.watch import AIR_S, GRACE_S, LANE_GRACE_S, Look, Watched
 from agent.model import Device, Fault, Moment, Reading
 
 
@@ -135,11 +135,12 @@ def test_who_waits_for_a_loop_test_is_not_late_but_not_for_ever() -> None:
             watching = asyncio.create_task(room.mic.run())
             await asyncio.sleep(0.01)
             assert not room.worker.asked
-            owed_s = 2 * room.mic.device.settings.deadline_s + 31
-            assert not room.mic.late(room.now.after(owed_s))
-            assert room.mic.late(room.now.after(owed_s + AIR_S))
+            owed_s = 2 * room.mic.device.settings.deadline_s + GRACE_S + LANE_GRACE_S
+            assert not room.mic.late(room.now.after(owed_s + 1))
+            assert not room.mic.late(room.now.after(owed_s + AIR_S - 1))
+            assert room.mic.late(room.now.after(owed_s + AIR_S + 1))
         await until(lambda: room.worker.asked)
-        assert room.mic.late(room.now.after(owed_s))
+        assert room.mic.late(room.now.after(owed_s + 1))
         watching.cancel()
         await asyncio.wait({watching})
 

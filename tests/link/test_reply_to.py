@@ -26,6 +26,7 @@ CENTRAL = f"hearing/v1/{SITE}/_central/results/7"
     [
         RESULT,
         CENTRAL,
+        f"hearing/v1/{SITE}/_central/result/{ROOM}/7",
         f"hearing/v1/{SITE}/central",
         f"hearing/v1/{SITE}/{ROOM}/answers",
         f"hearing/v1/{SITE}/{ROOM}/answers/command",
