@@ -293,11 +293,14 @@ class Inbox:
             return self._done[id_]
         try:
             async with asyncio.timeout(DISK_S):
-                return await self.ledger.seen_command(id_)
+                before = await self.ledger.seen_command(id_)
         except (StoreError, TimeoutError) as error:
             why = str(error) or "the disk does not answer"
             log.warning("whether a command came before cannot be read: %s", why)
             return None
+        if before is not None:  # the disk may not say it a second time
+            self._know(id_, before)
+        return before
 
     async def _remember(self, id_: str, result: bytes) -> None:
         try:
@@ -307,10 +310,13 @@ class Inbox:
 
     def _finish(self, id_: str, outcome: Mapping[str, Any], reply_to: ReplyTo | None) -> bytes:
         result = self._say(id_, outcome, reply_to)
+        self._know(id_, result)
+        return result
+
+    def _know(self, id_: str, result: bytes) -> None:
         self._done[id_] = result
         while len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
-        return result
 
     def _say(self, id_: str, outcome: Mapping[str, Any], reply_to: ReplyTo | None) -> bytes:
         try:

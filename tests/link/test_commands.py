@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.link import commands
@@ -515,6 +515,13 @@ STEPS = st.lists(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
+@example(  # what an agent before it did is known to this one, also when its disk fails then
+    [("a", "report", x) for x in ("send", "crash", "send", "wait", "send", "disk")]
+    + [("a", "report", "send")]
+)
+@example(
+    [("a", "report", x) for x in ("send", "wait", "crash", "send", "wait", "disk", "send")]
+)
 def test_an_id_is_done_once_and_has_one_answer_through_crashes(
     steps: list[tuple[str, str, str]],
 ) -> None:

@@ -305,9 +305,10 @@ def test_pauses_grow_while_connections_do_not_last() -> None:
             pace = Pace(retry_base_s=0.01, retry_cap_s=10, stable_s=stable_s)
             async with running(at(broker, pace=pace)) as link:
                 loop = asyncio.get_running_loop()
+                seen = 0
                 for _ in range(6):
-                    await until(lambda: link.connected and broker.subscribes)
-                    began_s, session = loop.time(), link.session
+                    await until(lambda seen=seen: link.connected and broker.subscribes > seen)
+                    began_s, session, seen = loop.time(), link.session, broker.subscribes
                     broker.hang_up()
                     await until(lambda old=session: link.session != old)
                 return loop.time() - began_s
