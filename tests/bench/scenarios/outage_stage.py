@@ -24,6 +24,7 @@ RED, GREEN = 17, 27
 LAMPS = ("red", "green")
 STATUS = "/run/hearing-room/status.json"
 DIARY = "/run/outage-diary"
+SYNC_FILE = "/tmp/sync-clock.py"
 _KEEP = f"""
 import json, os, time
 seen, out = 0, open("{DIARY}", "a")
@@ -58,7 +59,7 @@ while (now := time.monotonic()) < ends:
 runs.append([[], ends])
 print(json.dumps([[lit, after[1] - at] for (lit, at), after in zip(runs, runs[1:])]))
 """
-SYNC = """
+_SYNC = """
 import ctypes, struct
 timex = ctypes.create_string_buffer(512)
 struct.pack_into("<I", timex, 0, 0x10 | 0x04 | 0x08)
@@ -117,7 +118,7 @@ class WatchedRoom(Room):
         """Starts the diary and then the agent."""
         self.box.write("/tmp/keep-diary.py", _KEEP)
         self.box.write("/tmp/watch-lamps.py", _WATCH)
-        self.box.write("/tmp/sync-clock.py", SYNC)
+        self.box.write(SYNC_FILE, _SYNC)
         self.box.run("rm -f " + DIARY)
         self.box.start("outage-diary", "exec python3 -I /tmp/keep-diary.py")
         super().start()
@@ -161,6 +162,14 @@ class WatchedRoom(Room):
             lambda s: s.state == "ready" and s.pattern == "ready", within_s, "not ready"
         )
 
+    def until_code(
+        self, device: str, code: str, *, stands: bool = True, within_s: float = RAISED_S
+    ) -> Said:
+        """Until a code stands about a device, or does no more."""
+        return self.until(
+            lambda s: ((device, code) in s.levels) is stands, within_s, f"{code} is not {stands}"
+        )
+
     def lamps_show(self, name: str) -> None:
         """The kernel's lines do what the pattern says: these lamps, this often in a row."""
         pattern = PATTERNS[name]
@@ -182,7 +191,12 @@ class WatchedRoom(Room):
             assert set(groups[1:]) == {blinks}, f"{name}: {runs}"
 
 
-def suffer(room: WatchedRoom, measured: Measured, outage: Outage) -> tuple[Said, Said]:
+def suffer(
+    room: WatchedRoom,
+    measured: Measured,
+    outage: Outage,
+    meanwhile: Callable[[Said], object] = lambda raised: None,
+) -> None:
     """Plays an outage and its recovery, and holds what is promised of every one: the right words
     in the right places in time, never `ready` between them, and everything well again."""
     key = (outage.device, outage.code)
@@ -204,12 +218,13 @@ def suffer(room: WatchedRoom, measured: Measured, outage: Outage) -> tuple[Said,
             until(lambda: outage.code in room.hearsay.codes(), "readiness does not tell")
             if outage.device:
                 until(lambda: outage.code in room.hearsay.codes_of(outage.device), "nor device")
+        meanwhile(raised)
         assert room.latest().levels.get(key), "it went away by itself"
     finally:
         ended_s = room.up_s()
         outage.end(room.box)
     cleared = room.until(lambda s: key not in s.levels, outage.cleared_s, "it does not clear")
-    ready = room.until_ready()
+    room.until_ready()
     room.lamps_show("ready")
     first = next(s for s in room.said(began_s)[1:] if key in s.levels)
     between = [s for s in room.said(first.at_s) if first.at_s <= s.at_s < cleared.at_s]
@@ -224,7 +239,6 @@ def suffer(room: WatchedRoom, measured: Measured, outage: Outage) -> tuple[Said,
         raised.at_s - began_s,
         cleared.at_s - ended_s,
     )
-    return raised, ready
 
 
 def codes_of(said: Said, device: str) -> set[str]:
@@ -267,6 +281,6 @@ def room_in(box: Box, hearsay: Hearsay, devices: str) -> Iterator[WatchedRoom]:
     """A room that is ready."""
     with running(WatchedRoom(box, hearsay, devices)) as room:
         assert isinstance(room, WatchedRoom)
-        box.run("python3 -I /tmp/sync-clock.py")
+        box.run(f"python3 -I {SYNC_FILE}")
         room.until_ready(60)
         yield room
