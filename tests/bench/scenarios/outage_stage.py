@@ -107,6 +107,8 @@ class Outage:
     level: str = "fail"
     raised_s: float = RAISED_S
     cleared_s: float = RAISED_S
+    ready_s: float = RAISED_S
+    """How soon after that nothing else stands against the room."""
     reaches: bool = True
     """Whether the broker hears of it while it lasts."""
 
@@ -201,7 +203,7 @@ def suffer(
     in the right places in time, never `ready` between them, and everything well again."""
     key = (outage.device, outage.code)
     room.until_ready()
-    count = len(room.hearsay.events())
+    count = len(distinct(room.hearsay))
     began_s = room.up_s()
     outage.begin(room.box)
     try:
@@ -224,7 +226,7 @@ def suffer(
         ended_s = room.up_s()
         outage.end(room.box)
     cleared = room.until(lambda s: key not in s.levels, outage.cleared_s, "it does not clear")
-    room.until_ready()
+    room.until_ready(outage.ready_s)
     room.lamps_show("ready")
     first = next(s for s in room.said(began_s)[1:] if key in s.levels)
     between = [s for s in room.said(first.at_s) if first.at_s <= s.at_s < cleared.at_s]

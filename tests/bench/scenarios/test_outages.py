@@ -33,6 +33,8 @@ LOSS_WINDOW_S = 30.0
 HOLD_S = 20.0
 BROKER_GRACE_S, BACK_OFF_S = 60.0, 60.0
 """A broker may be away so long before it is said, and at most so long is waited for another try."""
+KEEP_ALIVE_S = 1.5 * 30.0
+"""A broker gives up a client that says nothing for so long (MQTT 3.1.2.10)."""
 TWO_YEARS_S = 2 * 365 * 86_400.0
 DEVICES = f"""
 [display.{SCREEN}]
@@ -84,15 +86,6 @@ OUTAGES = (
         lambda box: box.display.plug(1),
     ),
     Outage(
-        "cable pulled",
-        LINE,
-        "network.no_link",
-        "not_ready_4",
-        lambda box: box.network.cable(False),
-        lambda box: box.network.cable(True),
-        reaches=False,
-    ),
-    Outage(
         "20 % loss",
         LINE,
         "network.loss",
@@ -135,6 +128,30 @@ def display_comes_and_goes(room: WatchedRoom) -> Iterator[Callable[[Said], None]
     yield play
     until(lambda: edges(room.hearsay, heard, key) == ["opened", "closed"], "not told later")
     no_hole(room.hearsay)
+
+
+def test_a_pulled_cable_is_named_and_central_hears_everything_later(
+    room: WatchedRoom, measured: Measured, display_comes_and_goes: Callable[[Said], None]
+) -> None:
+    pulled = Outage(
+        "cable pulled",
+        LINE,
+        "network.no_link",
+        "not_ready_4",
+        lambda box: box.network.cable(False),
+        lambda box: box.network.cable(True),
+        ready_s=BACK_OFF_S + RAISED_S,
+        reaches=False,
+    )
+
+    def is_lost(raised: Said) -> None:
+        display_comes_and_goes(raised)
+        until(lambda: room.hearsay.last("status")["state"] == "lost", "no will", KEEP_ALIVE_S)
+        measured.add("outages", "cable pulled -> status lost at central", room.up_s() - began_s)
+
+    began_s = room.up_s()
+    suffer(room, measured, pulled, is_lost)
+    assert room.hearsay.last("status")["state"] == "online"
 
 
 def test_a_full_disk_is_named_and_loses_no_event(
@@ -209,7 +226,7 @@ def test_a_clock_that_jumps_two_years_back_moves_no_hearing(
     room: WatchedRoom, measured: Measured, hearing: Callable[[float], None]
 ) -> None:
     def is_placed_right(raised: Said) -> None:
-        for said in room.said(raised.at_s):
+        for said in (s for s in room.said(raised.at_s) if s.at_s >= raised.at_s):
             document = said.document["readiness"]
             assert named(said) == "HS-1"
             assert document["clock"] == "holdover"
