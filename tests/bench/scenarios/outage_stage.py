@@ -116,8 +116,14 @@ class Outage:
 class WatchedRoom(Room):
     """A room with a diary and lamps that can be looked at."""
 
+    def __init__(self, box: Box, hearsay: Hearsay, devices: str) -> None:
+        super().__init__(box, hearsay, devices)
+        self._read: list[Said] = []
+        self._bytes = 0
+
     def start(self) -> None:
         """Starts the diary and then the agent."""
+        self._read, self._bytes = [], 0
         self.box.write("/tmp/keep-diary.py", _KEEP)
         self.box.write("/tmp/watch-lamps.py", _WATCH)
         self.box.write(SYNC_FILE, _SYNC)
@@ -136,13 +142,16 @@ class WatchedRoom(Room):
 
     def said(self, since_s: float = 0.0) -> list[Said]:
         """What the room has said since a moment, and what stood at that moment."""
-        every = [Said.of(json.loads(line)) for line in self.box.read(DIARY).splitlines()]
-        before = [said for said in every if said.at_s < since_s][-1:]
-        return before + [said for said in every if said.at_s >= since_s]
+        news = self.box.run(f"tail -c +{self._bytes + 1} {DIARY}").out
+        whole = news[: news.rfind("\n") + 1]  # the last line may be half written
+        self._bytes += len(whole.encode())
+        self._read += [Said.of(json.loads(line)) for line in whole.splitlines()]
+        before = [said for said in self._read if said.at_s < since_s][-1:]
+        return before + [said for said in self._read if said.at_s >= since_s]
 
     def latest(self) -> Said:
         """What it says now."""
-        return Said.of(json.loads(self.box.run(f"tail -n 1 {DIARY}").out))
+        return self.said()[-1]
 
     def until(self, holds: Callable[[Said], bool], within_s: float, why: str) -> Said:
         """The first thing said from now on for which something holds, and what stands counts."""
@@ -175,7 +184,8 @@ class WatchedRoom(Room):
     def lamps_show(self, name: str) -> None:
         """The kernel's lines do what the pattern says: these lamps, this often in a row."""
         pattern = PATTERNS[name]
-        out = self.box.run(f"python3 -I /tmp/watch-lamps.py 8 {RED} {GREEN}").out
+        watch_s = max(8.0, 3 * sum(pattern.times))
+        out = self.box.run(f"python3 -I /tmp/watch-lamps.py {watch_s} {RED} {GREEN}").out
         runs = [(frozenset(itertools.compress(LAMPS, lit)), s) for lit, s in json.loads(out)]
         wanted = lights.lamps(pattern.colour, LAMPS)
         # Two lamps are two writes: for a moment one burns alone.
