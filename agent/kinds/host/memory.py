@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.clock import STEP_S
 from agent.kinds.host.facts import Sleeper, Values
-
-STEP_S = 1.0
-"""A clock that moved by more than this against the boot-time clock was set, not disciplined:
-slewing speeds up both alike. A leap second stays below it."""
 
 
 class Dips:

@@ -233,7 +233,9 @@ class Display(_Part):
 
     def unplug(self, head: int = 1) -> None:
         """The monitor goes."""
-        screen.resize(self._socket(head), 0, 0)
+        # Not 0 x 0: a QEMU that was resumed from memory takes that for the size it has, and is
+        # still.
+        screen.resize(self._socket(head), 0, 1)
 
     def _socket(self, head: int) -> Path:
         return self._box.machine.folder / f"vnc{head - 1}.sock"

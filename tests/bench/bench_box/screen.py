@@ -14,7 +14,8 @@ _SET_ENCODINGS, _SET_DESKTOP_SIZE = 2, 251
 
 
 def resize(path: Path, width: int, height: int) -> None:
-    """Gives a head another size (RFC 6143 and its ExtendedDesktopSize); 0 x 0 is no monitor."""
+    """Gives a head another size (RFC 6143 and its ExtendedDesktopSize); without width there is no
+    monitor."""
     with socket.socket(socket.AF_UNIX) as vnc:
         vnc.settimeout(10)
         vnc.connect(str(path))
