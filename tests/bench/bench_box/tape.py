@@ -4,6 +4,7 @@ Pure: bytes in, sentences about what cannot be out."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ def chain_wrong(record: Record) -> list[str]:
     wrong: list[str] = []
     numbers = sorted(record)
     told = [e for e in map(json.loads, record.values()) if e["type"] == "gap"]
-    for before, n in zip(numbers, numbers[1:], strict=False):
+    for before, n in itertools.pairwise(numbers):
         if n != before + 1:
             missing = f"{before + 1} to {n - 1}"
             if not any(_covers(gap, before + 1, n - 1) for gap in told):

@@ -130,8 +130,10 @@ copy = sqlite3.connect("/tmp/copy.db")
 store.backup(copy)
 copy.execute("PRAGMA journal_mode=DELETE")
 copy.close()
-sizes = {{str(f): f.stat().st_size for d in ("{STATE}", "{HANDS_STATE}") for f in Path(d).iterdir()}}
-texts = {{n: Path(n).read_text() for n in ("{CONFIG}", "{STATE}/agent.n", "{HANDS_STATE}/hands.json")}}
+files = [f for d in ("{STATE}", "{HANDS_STATE}") for f in Path(d).iterdir()]
+sizes = {{str(f): f.stat().st_size for f in files}}
+names = ["{CONFIG}", "{STATE}/agent.n", "{HANDS_STATE}/hands.json"]
+texts = {{name: Path(name).read_text() for name in names}}
 print(json.dumps({{"sizes": sizes, "texts": texts}}))
 """
 
@@ -204,11 +206,8 @@ class Central:
 
     def done(self) -> dict[str, bytes]:
         """The answers `done`."""
-        found = {}
-        for id_, said in self.answers().items():
-            finals = [a for a in said if json.loads(a)["state"] == "done"]
-            found |= {id_: a for a in finals[:1]}
-        return found
+        said = [(json.loads(payload), payload) for payload in self.ear.of("result")]
+        return {doc["id"]: payload for doc, payload in said if doc["state"] == "done"}
 
     def open(self) -> list[Wish]:
         """Wishes without a final answer, oldest first."""
