@@ -41,6 +41,8 @@ NEEDED = (*RELAYS, "status", "mic")
 DEVICES = """
 [host]
 period_s = 5
+[network.network]
+gateway = false
 [relay.lamp]
 pin = 26
 power_on = "last"
@@ -98,6 +100,7 @@ UNITS = {
         ExecStart={VENV}/bin/python -m agent.hands.main --config {CONFIG} --state {HANDS_STATE}
         Restart=always
         RestartSec=100ms
+        FileDescriptorStoreMax=16
         [Install]
         WantedBy=multi-user.target
         """,
