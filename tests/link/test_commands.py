@@ -519,9 +519,7 @@ STEPS = st.lists(
     [("a", "report", x) for x in ("send", "crash", "send", "wait", "send", "disk")]
     + [("a", "report", "send")]
 )
-@example(
-    [("a", "report", x) for x in ("send", "wait", "crash", "send", "wait", "disk", "send")]
-)
+@example([("a", "report", x) for x in ("send", "wait", "crash", "send", "wait", "disk", "send")])
 def test_an_id_is_done_once_and_has_one_answer_through_crashes(
     steps: list[tuple[str, str, str]],
 ) -> None:
