@@ -23,7 +23,7 @@ from agent.hands import boards
 from agent.hands.factory import GpiodFactory, Watch
 from agent.hands.layout import Place
 from agent.hands.leds import SystemLeds
-from agent.hands.lines import Line, find_chip
+from agent.hands.lines import Chip, Line, find_chip
 
 MOCK = "mock"
 KEPT = "relay."
@@ -134,18 +134,14 @@ class Hardware:
         self._handed = dict(handed or {})
         self._root = root
         self._boards: dict[tuple[str, str], boards.Board] = {}
+        self._watch = watch
         self._missing = errno.ENODEV
         self.factory: Any = None
-        self.chip = None
+        self.chip: Chip | None = None
         if environ.get("GPIOZERO_PIN_FACTORY") == MOCK:
             self.factory = MockFactory()
-            return
-        try:
-            self.chip = find_chip(root / "dev")
-        except PermissionError:
-            self._missing = errno.EACCES
-        if self.chip is not None:
-            self.factory = GpiodFactory(self.chip, watch)
+        else:
+            self._find_chip()
 
     @property
     def kind(self) -> str:
@@ -163,6 +159,7 @@ class Hardware:
 
     def held(self, place: Place) -> bool | None:
         """Whether a contact that an earlier process left to us is on; None where none was."""
+        self._find_chip()
         if place.pin not in self._handed or self.chip is None:
             return None
         try:
@@ -179,6 +176,7 @@ class Hardware:
             if contact.get() is not on:
                 contact.set(on)
             return contact
+        self._find_chip()
         if self.chip is not None:
             fd = self._handed.pop(place.pin, None)
             if fd is not None:
@@ -258,7 +256,22 @@ class Hardware:
             self._boards[key] = boards.open_board(place, self._root)
         return self._boards[key]
 
+    def _find_chip(self) -> None:
+        """The chip, which may come after us: its driver can be a module, or sit behind PCIe."""
+        if self.factory is not None:
+            return
+        try:
+            self.chip = find_chip(self._root / "dev")
+        except PermissionError:
+            self._missing = errno.EACCES
+            return
+        if self.chip is None:
+            self._missing = errno.ENODEV
+            return
+        self.factory = GpiodFactory(self.chip, self._watch)
+
     def _some_factory(self) -> Any:
+        self._find_chip()
         if self.factory is None:
             raise OSError(self._missing, f"no GPIO: {os.strerror(self._missing)}")
         return self.factory

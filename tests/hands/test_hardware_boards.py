@@ -9,8 +9,10 @@ import pytest
 import relay_boards
 from relay_boards import SerialRelay
 
+from agent.hands import hardware as module
 from agent.hands.hardware import Hardware
 from agent.hands.layout import Place
+from agent.hands.lines import Chip
 
 SPEC = {"protocol": "lcus", "usb": ["1a86:7523"], "product": None, "baud": 9600}
 
@@ -86,3 +88,28 @@ def test_a_board_that_is_not_there_yet_is_had_when_it_comes(tmp_path: Path) -> N
         assert held.peek(place(1)) is False
         assert held.contact(place(1), on=True).get() is True
         held.close()
+
+
+def test_a_chip_that_comes_after_hands_is_had_with_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver is a module, or its node has not got its group yet."""
+    late = Chip(tmp_path / "gpiochip9", "pinctrl-rp1", {26: 26})
+
+    def forbidden(dev: Path) -> Chip | None:
+        raise PermissionError(errno.EACCES, "not yet")
+
+    monkeypatch.setattr(module, "find_chip", forbidden)
+    held = hardware(tmp_path)
+    for found, number in ((forbidden, errno.EACCES), (lambda dev: None, errno.ENODEV)):
+        monkeypatch.setattr(module, "find_chip", found)
+        for take in (held.lamp, lambda place: held.contact(place, on=False)):
+            with pytest.raises(OSError, match=r".") as error:
+                take(Place(pin=26))
+            assert error.value.errno == number
+        assert held.kind == "none"
+    monkeypatch.setattr(module, "find_chip", lambda dev: late)
+    with pytest.raises(OSError, match=r"."):  # it is asked: here is no such node
+        held.contact(Place(pin=26), on=False)
+    assert (held.kind, held.label) == ("gpiod", "pinctrl-rp1")
+    held.close()
