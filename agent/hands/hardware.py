@@ -258,17 +258,17 @@ class Hardware:
 
     def _find_chip(self) -> None:
         """The chip, which may come after us: its driver can be a module, or sit behind PCIe."""
-        if self.factory is not None:
+        if self.factory is not None or self.chip is not None:
             return
         try:
-            self.chip = find_chip(self._root / "dev")
+            chip = find_chip(self._root / "dev")
         except PermissionError:
             self._missing = errno.EACCES
             return
-        if self.chip is None:
-            self._missing = errno.ENODEV
-            return
-        self.factory = GpiodFactory(self.chip, self._watch)
+        self._missing = errno.ENODEV
+        if chip is not None:
+            self.factory = GpiodFactory(chip, self._watch)
+            self.chip = chip
 
     def _some_factory(self) -> Any:
         self._find_chip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import relay_boards
@@ -109,6 +110,8 @@ def test_a_chip_that_comes_after_hands_is_had_with_the_next_try(
             assert error.value.errno == number
         assert held.kind == "none"
     monkeypatch.setattr(module, "find_chip", lambda dev: late)
+    factory = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(module, "GpiodFactory", lambda chip, watch: factory)
     with pytest.raises(OSError, match=r"."):  # it is asked: here is no such node
         held.contact(Place(pin=26), on=False)
     assert (held.kind, held.label) == ("gpiod", "pinctrl-rp1")

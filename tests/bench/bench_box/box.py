@@ -107,7 +107,8 @@ class Box:
         where = shlex.quote(target)
         self.run(
             f"rm -rf {where}; mkdir -p {where}; "
-            f"tar -xf /mnt/host/tree.tar --no-same-owner -C {where}"
+            f"tar -xf /mnt/host/tree.tar --no-same-owner -C {where}; "
+            f"sync -f {where}"  # a cut of the power leaves it
         )
 
     def install_checkout(self) -> None:
