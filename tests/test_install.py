@@ -165,7 +165,7 @@ def test_a_clone_is_set_up_once_and_again_when_it_must(checkout: Path, tools: Pa
 
     # Everything is there: nothing may be installed again, for the other verb neither.
     (checkout / "backend.py").unlink()
-    assert answer("--test") == (0, f"{here} []\n", "")
+    assert answer("--test") == (0, f"{here} ['-n', '2', '--dist', 'worksteal']\n", "")
     assert answer("--try", "--once") == (0, "/ ['try', '--once']\n", "")
     assert answer("--test", STAND_IN_EXIT="5")[0] == 5, "pytest's exit code is ours"
 
@@ -176,7 +176,7 @@ def test_a_clone_is_set_up_once_and_again_when_it_must(checkout: Path, tools: Pa
     assert (code, out) == (EX_UNAVAILABLE, "")
     assert "could not install the Python packages" in err
     (checkout / "backend.py").write_text(BACKEND)
-    assert answer("--test") == (0, f"{here} []\n", "")
+    assert answer("--test") == (0, f"{here} ['-n', '2', '--dist', 'worksteal']\n", "")
 
     # The programs in an environment know where they were made: a copy is not trusted.
     copy = checkout.parent / "copy"

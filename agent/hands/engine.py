@@ -168,7 +168,8 @@ class Engine:
     def set(
         self, relay: str, on: bool, now_s: float, *, by: str = "", glass: bool = False
     ) -> Answer:
-        """Switch a relay. A wish takes the place of all older ones about the same relay."""
+        """Switch a relay. A wish takes the place of all older ones about the same relay. What was
+        due before should have been done by now (`tick`): it may have failed."""
         track = self._tracks.get(relay)
         if track is None:
             return Answer(UNKNOWN_RELAY)

@@ -122,10 +122,12 @@ class Relays:
 
     def set(self, relay: str, on: bool, now_s: float, *, by: str, glass: bool) -> Reading:
         """Switch a relay; the reading says what came of it (`why`: the rule that forbids it)."""
+        self.tick(now_s)  # done, or found impossible, before anything is decided on it
         return self._wish(relay, self.engine.set(relay, on, now_s, by=by, glass=glass), now_s)
 
     def pulse(self, relay: str, now_s: float, *, by: str, glass: bool) -> Reading:
         """Switch a relay over and back."""
+        self.tick(now_s)
         return self._wish(relay, self.engine.pulse(relay, now_s, by=by, glass=glass), now_s)
 
     def tick(self, now_s: float) -> None:

@@ -271,7 +271,11 @@ class Inbox:
             await asyncio.wait({keeping}, timeout=DISK_S)
         finally:
             work.cancel()
-        self._keep(command.id, self._finish(command.id, outcome, reply_to))
+        # What is answered is answered the same after a power cut, unless the disk hangs.
+        result = self._made(command.id, outcome)
+        await asyncio.wait({self._keep(command.id, result)}, timeout=DISK_S)
+        self._know(command.id, result)
+        self.answer(result, reply_to)
 
     def _keep(self, id_: str, result: bytes) -> asyncio.Task[None]:
         """Have a result remembered; the ledger keeps the order in which it was asked."""
@@ -319,13 +323,16 @@ class Inbox:
             self._done.popitem(last=False)
 
     def _say(self, id_: str, outcome: Mapping[str, Any], reply_to: ReplyTo | None) -> bytes:
-        try:
-            result = encode(self._result(id_, outcome))
-        except ValueError as error:  # too long, of a room with hundreds of devices
-            log.warning("what came of a command is not told in full: %s", error)
-            result = encode(self._result(id_, {k: outcome[k] for k in ("state", "code")}))
+        result = self._made(id_, outcome)
         self.answer(result, reply_to)
         return result
+
+    def _made(self, id_: str, outcome: Mapping[str, Any]) -> bytes:
+        try:
+            return encode(self._result(id_, outcome))
+        except ValueError as error:  # too long, of a room with hundreds of devices
+            log.warning("what came of a command is not told in full: %s", error)
+            return encode(self._result(id_, {k: outcome[k] for k in ("state", "code")}))
 
     def _result(self, id_: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
         told = {k: outcome[k] for k in ("state", "code", "effect", "took_ms") if k in outcome}

@@ -91,6 +91,7 @@ class Relays(RuleBasedStateMachine):
 
     @rule(relay=IDS, on=st.booleans(), glass=st.booleans())
     def wish(self, relay: str, on: bool, glass: bool) -> None:
+        self.take(self.engine.tick(self.now_s))
         answer = self.engine.set(relay, on, self.now_s, by="somebody", glass=glass)
         well = self.take(answer.acts, glass=glass)
         if answer.code == "ok" and well:
@@ -102,6 +103,7 @@ class Relays(RuleBasedStateMachine):
 
     @rule(relay=IDS, glass=st.booleans())
     def pulse(self, relay: str, glass: bool) -> None:
+        self.take(self.engine.tick(self.now_s))
         self.take(self.engine.pulse(relay, self.now_s, glass=glass).acts, glass=glass)
 
     @rule(seconds=st.one_of(st.floats(0, 6), st.floats(0, 4000)), on_time=st.booleans())

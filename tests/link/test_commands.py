@@ -450,6 +450,25 @@ def test_an_outcome_that_is_too_long_loses_its_effect_and_not_its_answer() -> No
     asyncio.run(scene())
 
 
+def test_what_is_answered_is_on_the_disk_before() -> None:
+    """Else a cut of the power between the two would make two answers of one."""
+
+    async def scene() -> None:
+        post = Post()
+        kept: list[bool] = []
+
+        def answer(result: bytes, reply_to: ReplyTo | None) -> None:
+            kept.append(post.ledger.kept.get(json.loads(result)["id"]) == result)
+
+        post.inbox.answer = answer
+        for id_ in "ab":
+            post.send(wish(id_))
+        await post.settled()
+        assert kept == [True, True]
+
+    asyncio.run(scene())
+
+
 # -- whatever is sent -----------------------------------------------------------------------------
 
 JSON = st.recursive(
