@@ -355,11 +355,14 @@ class Stage(Room):
         return sum(_final([a]) for a in self.central.answers()[id_])
 
     def disk_is_sound(self) -> None:
-        """The store and the small files, as they lie on the disk."""
+        """The store and the small files, as they lie on the disk; held against what was heard
+        before they were copied."""
+        events, answers = self.ear.of("event"), self.central.answers()
         found = json.loads(self.box.run("rm -f /tmp/copy.db; python3 /root/copy.py").out)
         self.box.pull("/tmp/copy.db", self.folder / "copy.db")
         self.files_are_whole(found["sizes"], found["texts"])
-        self.record_is_whole(self.folder / "copy.db", int(found["texts"][f"{STATE}/agent.n"]))
+        mark = int(found["texts"][f"{STATE}/agent.n"])
+        self.record_is_whole(self.folder / "copy.db", mark, events, answers)
 
     def files_are_whole(self, sizes: dict[str, int], texts: dict[str, str]) -> None:
         assert not [name for name in sizes if ".corrupt-" in name], sizes
@@ -370,7 +373,9 @@ class Stage(Room):
         hands = json.loads(texts[f"{HANDS_STATE}/hands.json"])
         assert set(hands["relays"]) == set(RELAYS)
 
-    def record_is_whole(self, path: Path, mark: int) -> None:
+    def record_is_whole(
+        self, path: Path, mark: int, events: list[bytes], answers: dict[str, list[bytes]]
+    ) -> None:
         store = sqlite3.connect(path)
         (said,) = store.execute("PRAGMA integrity_check").fetchall()
         assert said == ("ok",), said
@@ -380,8 +385,8 @@ class Stage(Room):
         assert max(record) <= mark
         assert not [e for e in record.values() if json.loads(e)["type"] == "gap"]
         wrong = tape.heard_wrong(self.ear.of("event"))
-        wrong += tape.record_wrong(record, self.ear.of("event"))
-        wrong += tape.answers_wrong(self.central.answers(), kept, record)
+        wrong += tape.record_wrong(record, events)
+        wrong += tape.answers_wrong(answers, kept, record)
         wrong += tape.ready_wrong([(s, p) for _, s, p in self.ear.tape], NEEDED)
         for relay in RELAYS:
             wrong += tape.tellings_wrong(record, relay)
