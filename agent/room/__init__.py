@@ -453,9 +453,9 @@ class RoomAgent:
         if self.hands is not None and self.hands.changed():
             self._spawn(self.hands.say())
 
-    def happened(self, event: Mapping[str, Any]) -> None:
-        """Something happened at a relay or a button."""
-        self._presses.happened(event)
+    def happened(self, event: Mapping[str, Any]) -> asyncio.Future[int]:
+        """Something happened at a relay or a button. Resolves when the record has it."""
+        return self._presses.happened(event)
 
     def set_mode(self, mode: Mode | None, minutes: float, by: str) -> None:
         """A person says what the room is doing; None gives it back to the schedule."""

@@ -40,9 +40,13 @@ class Room(Protocol):
         """What the lights have to say, as `agent.hands.lights.Word`."""
         ...
 
-    def happened(self, event: Mapping[str, Any]) -> None:
-        """Something happened at a relay or a button."""
+    def happened(self, event: Mapping[str, Any]) -> asyncio.Future[int]:
+        """Something happened at a relay or a button. Resolves when the record has it."""
         ...
+
+
+RECORD_S = 2.0
+"""So long the next news waits for the record of the last."""
 
 
 class Hands:
@@ -92,7 +96,7 @@ class Hands:
                 self._fresh, self._said = True, {}
             if "event" in news.values:
                 self._after = int(news.values["number"])
-                self._hear({**news.values, **news.identity})
+                await self._hear({**news.values, **news.identity})
             await self._say_now()
             if self._fresh:
                 await self._agree()
@@ -119,11 +123,14 @@ class Hands:
             await self._child.ended(STOP_S)
         await self._lane.close()
 
-    def _hear(self, event: Mapping[str, Any]) -> None:
+    async def _hear(self, event: Mapping[str, Any]) -> None:
         try:
-            self._room.happened(event)
+            kept = self._room.happened(event)
         except Exception:  # an event of another shape must not come again for ever
             log.exception("an event of hands")
+            return
+        # The next question lets hands forget it: by then the record has it, unless the disk hangs.
+        await asyncio.wait([kept], timeout=RECORD_S)
 
     def _is_new(self, now: Moment) -> bool:
         return _apart(self._said, self._room.word(now)) and self._room.alive(now)

@@ -64,21 +64,22 @@ class Presses:
             self._asked.popitem(last=False)
         return name
 
-    def happened(self, event: Mapping[str, Any]) -> None:
-        """One event of hands."""
+    def happened(self, event: Mapping[str, Any]) -> asyncio.Future[int]:
+        """One event of hands. Resolves when the record has it."""
         if lost := event.get("lost"):
             log.warning("%d acts of relays were not told: the agent was away too long", lost)
             self._room.event("relay.untold", _KEPT, count=lost)
         device = str(event.get("device", ""))
         kind = event["event"]
         if kind == "pressed":
-            self._pressed(device, str(event["meaning"]), self._when(event))
+            kept = self._pressed(device, str(event["meaning"]), self._when(event))
         else:
-            self._moved(kind, device, event)
+            kept = self._moved(kind, device, event)
         if (watched := self._room.watched.get(device)) is not None:
             watched.hurry()
+        return kept
 
-    def _moved(self, kind: str, relay: str, event: Mapping[str, Any]) -> None:
+    def _moved(self, kind: str, relay: str, event: Mapping[str, Any]) -> asyncio.Future[int]:
         name = str(event.get("by", ""))
         # A wish of before a restart of the agent is known by its name alone.
         by, reason = self._asked.get(name, (name.rpartition(" #")[0], ""))
@@ -89,7 +90,7 @@ class Presses:
             fields |= {"wanted": event["on"], "errno": event["errno"]}
         else:
             fields["code"] = event.get("code")
-        self._room.event(f"relay.{kind}", _KEPT, **fields, since=self._when(event))
+        return self._room.event(f"relay.{kind}", _KEPT, **fields, since=self._when(event))
 
     def _when(self, event: Mapping[str, Any]) -> str | None:
         """When it happened, which may be long ago: nobody was there to hear of it. None where it
@@ -98,9 +99,9 @@ class Presses:
         now = self._room.now()
         return None if at_s is None else now.after(min(0.0, float(at_s) - now.up_s)).iso
 
-    def _pressed(self, button: str, meaning: str, since: str | None) -> None:
+    def _pressed(self, button: str, meaning: str, since: str | None) -> asyncio.Future[int]:
         room = self._room
-        room.event("button.pressed", _KEPT, device=button, meaning=meaning, since=since)
+        kept = room.event("button.pressed", _KEPT, device=button, meaning=meaning, since=since)
         if meaning == "short":
             room.report()
         elif meaning == "check":
@@ -110,3 +111,4 @@ class Presses:
             begins = room.mode is not Mode.MAINTENANCE
             mode = Mode.MAINTENANCE if begins else None
             room.set_mode(mode, MAINTENANCE_MIN, BY_BUTTON)
+        return kept
