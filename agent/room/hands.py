@@ -45,8 +45,9 @@ class Room(Protocol):
         ...
 
 
-RECORD_S = 2.0
-"""So long the next news waits for the record of the last."""
+RECORD_S = 5.0
+"""So long the next news waits for the record of the last. With the word between (`WORD_S`) less than
+after which the lights say that nobody watches."""
 
 
 class Hands:

@@ -390,7 +390,8 @@ class Stage(Room):
         wrong += tape.ready_wrong([(s, p) for _, s, p in self.ear.tape], NEEDED)
         for relay in RELAYS:
             wrong += tape.tellings_wrong(record, relay)
-        assert not wrong, "\n".join(wrong)
+        moves = [e for _, e in sorted(record.items()) if b'"relay.' in e]
+        assert not wrong, "\n".join([*wrong, *(str(move) for move in moves[-20:])])
 
 
 @pytest.fixture
