@@ -46,8 +46,8 @@ class Room(Protocol):
 
 
 RECORD_S = 5.0
-"""So long the next news waits for the record of the last. With the word between (`WORD_S`) less than
-after which the lights say that nobody watches."""
+"""So long the next news waits for the record of the last: with the word in between (`WORD_S`) less
+than the time after which the lights say that nobody watches."""
 
 
 class Hands:
