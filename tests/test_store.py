@@ -462,6 +462,28 @@ def test_a_document_is_kept_and_the_same_one_again_costs_nothing(tmp_path: Path)
     with_store(tmp_path, later)
 
 
+def test_a_document_beside_an_event_is_kept_with_it_or_not_at_all(tmp_path: Path) -> None:
+    async def first(store: Store) -> None:
+        assert await store.post(event(1), beside=("hands", b"7")) == 1
+        assert await store.document("hands") == b"7"
+
+    async def second(store: Store) -> None:
+        trigger = (
+            "CREATE TEMP TRIGGER full BEFORE UPDATE ON documents"
+            " WHEN NEW.body = x'38' BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+        await store._ask(lambda db: db._file.db.execute(trigger) and None)
+        with pytest.raises(StoreError, match="full"):
+            await store.post(event(2), beside=("hands", b"8"))
+        assert [n for n, _ in await store.events(10)] == [1]
+        assert await store.document("hands") == b"7"
+        assert await store.post(event(3), beside=("hands", b"9")) == 2
+        assert await store.document("hands") == b"9"
+
+    with_store(tmp_path, first)
+    with_store(tmp_path, second)
+
+
 def test_a_command_is_remembered_for_a_day_across_restarts(tmp_path: Path) -> None:
     clock = HandClock()
 

@@ -4,7 +4,6 @@ events, status file; commands in. One task per device, one tick for everything m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import json
 import logging
@@ -31,7 +30,6 @@ from agent.model import (
     Device,
     Finding,
     Incident,
-    Level,
     Mode,
     Moment,
     Readiness,
@@ -46,6 +44,7 @@ from agent.room.modes import Modes
 from agent.room.presses import Presses
 from agent.room.reboot import DOCUMENT as REBOOT
 from agent.room.reboot import Reboot
+from agent.room.record import HEARD, Record
 from agent.room.recovery import DOCUMENT as RECOVERY
 from agent.room.recovery import RECOVERING, Recovery
 from agent.room.remedy import Pace
@@ -62,7 +61,6 @@ log = logging.getLogger("agent.room")
 TICK_S = 30.0
 TELEMETRY_S = 60.0
 GRACE_S = 5.0
-_IMPORTANCE = {Level.FAIL: 3, Level.UNKNOWN: 3, Level.WARN: 2}
 _KEPT, _DETAIL = 1, 0
 
 
@@ -94,6 +92,7 @@ class RoomAgent:
         self._virtual_root = virtual_root or root
         self._lane_for = lane_for
         self._store = Store(folders.state / "agent.db", clock=clock)
+        self._record = Record(self._store, clock)
         self._link: Link | None = None
         self._devices = {d.id: d for d in room.devices}
         self.watched: dict[str, Watched] = {}
@@ -111,11 +110,13 @@ class RoomAgent:
         self.baseline = Baseline(self._store)
         self._presses = Presses(self)
         self.recovery = Recovery(
-            self, self._presses, root, spawn=self._spawn, keep=self._keep, pace=pace
+            self, self._presses, root, spawn=self._spawn, keep=self._record.keep, pace=pace
         )
-        self.reboot = Reboot(self, folders.runtime if reboots else None, self._keep)
+        self.reboot = Reboot(self, folders.runtime if reboots else None, self._record.keep)
         self._commands = Commands(self, self._presses)
-        self._loops = Loops(self.watched, lambda made: self._spawn(self._keep("loops", made)))
+        self._loops = Loops(
+            self.watched, lambda made: self._spawn(self._record.keep("loops", made))
+        )
         self._telemetry_at_s = clock().up_s
         self._folded_s = clock().up_s
         self._fold_asked = False
@@ -150,6 +151,7 @@ class RoomAgent:
     async def run(self) -> None:
         """Watch the room until `stop`. Nothing here waits for a broker, a device or a disk."""
         self._claim()
+        self.reboot.take_back()
         await self._store.open()
         await self._restore()
         server = ControlServer(self._folders.runtime / "control.sock", self.dispatch)
@@ -166,7 +168,7 @@ class RoomAgent:
                     subscriptions=("schedule", "command", "_all/command"),
                     heartbeat_gate=lambda: self.alive(self._clock()),
                 )
-                self.voice.link = self._link
+                self.voice.link = self._record.link = self._link
                 self._spawn(self._link.run())
                 await self._forget_devices(self._link)
             self._fold()
@@ -239,6 +241,8 @@ class RoomAgent:
             await self.baseline.restore()
             tries = await self._store.document(RECOVERY)
             await self.reboot.restore(await self._store.document(REBOOT))
+            if self.hands is not None and (heard := await self._store.document(HEARD)):
+                self.hands.resume(int(heard))
             self._loops.restore(await self._store.document("loops"))
         except StoreError as error:  # a bad disk costs the memory, not the watch
             log.error("what was known before cannot be read: %s", error)
@@ -283,7 +287,7 @@ class RoomAgent:
             link.put(f"device/{name}", None)
         if new := self._devices.keys() - known:
             names = json.dumps(sorted(known | new)).encode()
-            self._spawn(self._keep("devices", names))
+            self._spawn(self._record.keep("devices", names))
 
     def now(self) -> Moment:
         """This instant, on both clocks."""
@@ -380,9 +384,9 @@ class RoomAgent:
         edges = incidents.step(self._open, found, now)
         self._open = edges.now_open
         for incident in edges.opened:
-            self._incident("incident.opened", incident, opened=incident)
+            self._record.incident("incident.opened", incident, opened=incident)
         for incident in edges.closed:
-            self._incident("incident.closed", incident, closed=incident)
+            self._record.incident("incident.closed", incident, closed=incident)
         answer = readiness.fold(
             self.room.devices,
             found,
@@ -460,7 +464,7 @@ class RoomAgent:
     def set_mode(self, mode: Mode | None, minutes: float, by: str) -> None:
         """A person says what the room is doing; None gives it back to the schedule."""
         self.modes.say(mode, minutes, by, self._clock())
-        self._spawn(self._keep("mode", self.modes.save()))
+        self._spawn(self._record.keep("mode", self.modes.save()))
         self._fold()
 
     def report(self) -> None:
@@ -480,39 +484,15 @@ class RoomAgent:
         """An incident that is open, by device and code."""
         return self._open.get((device, code))
 
-    # -- events -------------------------------------------------------------------------------
-
-    def _incident(self, type_: str, incident: Incident, **row: Incident) -> None:
-        log.info("%s %s %s %s", type_, incident.device or "agent", incident.code, incident.level)
-        fields: dict[str, Any] = {
-            "device": incident.device or None,
-            "code": incident.code,
-            "level": incident.level.value,
-            "since": incident.since.iso,
-            "until": incident.until.iso if incident.until else None,
-            "numbers": dict(incident.numbers) or None,
-        }
-        event = documents.event(type_, self._clock(), **fields)
-        self._record(event, _IMPORTANCE.get(incident.level, _KEPT), **row)
+    # -- the record ---------------------------------------------------------------------------
 
     def event(self, type_: str, importance: int, **fields: Any) -> asyncio.Future[int]:
         """Record an event; the future resolves when it is durable."""
-        return self._record(documents.event(type_, self._clock(), **fields), importance)
+        return self._record.event(type_, importance, **fields)
 
-    def _record(
-        self, event: dict[str, Any], importance: int, **row: Incident
-    ) -> asyncio.Future[int]:
-        kept = self._store.post(event, importance=importance, **row)
-        if self._link is not None:
-            link = self._link
-            kept.add_done_callback(lambda _: link.kick())
-        return kept
-
-    async def _keep(self, name: str, body: bytes) -> bool:
-        with contextlib.suppress(StoreError):  # the store is closed, and has said so
-            await self._store.put_document(name, body)
-            return True
-        return False
+    def act(self, type_: str, number: int, **fields: Any) -> asyncio.Future[int]:
+        """Record what hands tells, and in the same transaction that it was heard."""
+        return self._record.act(type_, number, **fields)
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -532,7 +512,7 @@ class RoomAgent:
             self.event("schedule.refused", _KEPT, why=documents.short(str(error)))
             return
         self.modes.hearings = hearings
-        self._spawn(self._keep("schedule", payload))
+        self._spawn(self._record.keep("schedule", payload))
         self._fold()
 
     async def dispatch(self, command: Command, peer: Peer) -> dict[str, Any]:

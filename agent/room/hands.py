@@ -21,6 +21,9 @@ WORD_S = 4.0
 """How often the agent says that it is alive; after 10 s without a word the lights say so."""
 RELOAD_S = 60.0
 """How long hands may take to read room.toml before it is told to once more."""
+RECORD_S = 5.0
+"""So long the next news waits for the record of the last: with the word in between (`WORD_S`) less
+than the time after which the lights say that nobody watches."""
 STOP_S = 3.0
 _ARGUMENT = {"relay": "relay", "indicator": "light", "button": "button"}
 
@@ -45,11 +48,6 @@ class Room(Protocol):
         ...
 
 
-RECORD_S = 5.0
-"""So long the next news waits for the record of the last: with the word in between (`WORD_S`) less
-than the time after which the lights say that nobody watches."""
-
-
 class Hands:
     """Talks to hands for as long as the agent lives. Two lines: one for questions, and one that
     waits for news, so that a press of the button need not wait for a question."""
@@ -68,6 +66,10 @@ class Hands:
         self._saying = False
         self._reload_s = float("-inf")
         self._fresh = False
+
+    def resume(self, after: int) -> None:
+        """Go on after the news with this number: an agent before this one has recorded it."""
+        self._after = after
 
     @property
     def lost_s(self) -> float | None:

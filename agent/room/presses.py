@@ -35,6 +35,10 @@ class Room(Protocol):
         """Record an event."""
         ...
 
+    def act(self, type_: str, number: int, **fields: Any) -> asyncio.Future[int]:
+        """Record what hands tells, and in the same transaction that it was heard."""
+        ...
+
     def set_mode(self, mode: Mode | None, minutes: float, by: str) -> None:
         """A person says what the room is doing."""
         ...
@@ -72,7 +76,7 @@ class Presses:
         device = str(event.get("device", ""))
         kind = event["event"]
         if kind == "pressed":
-            kept = self._pressed(device, str(event["meaning"]), self._when(event))
+            kept = self._pressed(device, event)
         else:
             kept = self._moved(kind, device, event)
         if (watched := self._room.watched.get(device)) is not None:
@@ -90,7 +94,7 @@ class Presses:
             fields |= {"wanted": event["on"], "errno": event["errno"]}
         else:
             fields["code"] = event.get("code")
-        return self._room.event(f"relay.{kind}", _KEPT, **fields, since=self._when(event))
+        return self._room.act(f"relay.{kind}", event["number"], **fields, since=self._when(event))
 
     def _when(self, event: Mapping[str, Any]) -> str | None:
         """When it happened, which may be long ago: nobody was there to hear of it. None where it
@@ -99,9 +103,10 @@ class Presses:
         now = self._room.now()
         return None if at_s is None else now.after(min(0.0, float(at_s) - now.up_s)).iso
 
-    def _pressed(self, button: str, meaning: str, since: str | None) -> asyncio.Future[int]:
-        room = self._room
-        kept = room.event("button.pressed", _KEPT, device=button, meaning=meaning, since=since)
+    def _pressed(self, button: str, event: Mapping[str, Any]) -> asyncio.Future[int]:
+        room, meaning = self._room, str(event["meaning"])
+        facts = {"device": button, "meaning": meaning, "since": self._when(event)}
+        kept = room.act("button.pressed", event["number"], **facts)
         if meaning == "short":
             room.report()
         elif meaning == "check":

@@ -57,15 +57,14 @@ class Reboot:
         self._wish = folder / WISH if folder is not None else None
         self._keep = keep
 
-    @property
-    def available(self) -> bool:
-        """Whether somebody carries the wish out."""
-        return self._wish is not None
+    def take_back(self) -> None:
+        """No wish: one that nobody took must not come true in a hearing."""
+        if self._wish is not None:
+            for file in (self._wish, self._wish.with_name(WISH + ".new")):
+                file.unlink(missing_ok=True)
 
     async def restore(self, saved: bytes | None) -> None:
-        """What became of the wish of an agent before. One that nobody took is taken back: it must
-        not come true in a hearing."""
-        self._take_back()
+        """What became of the wish of an agent before."""
         try:
             before = json.loads(saved or b"{}")
             boot, by, reason = str(before["boot"]), str(before["by"]), str(before["reason"])
@@ -108,11 +107,6 @@ class Reboot:
         asyncio.get_running_loop().call_later(TAKEN_S, self._failed, "not_taken")
 
     def _failed(self, why: str) -> None:
-        self._take_back()
+        self.take_back()
         self._room.why = "shutdown"
         self._room.event("box.reboot_failed", _WARNING, why=why)
-
-    def _take_back(self) -> None:
-        if self._wish is not None:
-            for file in (self._wish, self._wish.with_name(WISH + ".new")):
-                file.unlink(missing_ok=True)

@@ -199,11 +199,13 @@ class Store:
         importance: int = 1,
         opened: Incident | None = None,
         closed: Incident | None = None,
+        beside: tuple[str, bytes] | None = None,
     ) -> asyncio.Future[int]:
         """`record` for those who do not wait: the event is in the queue when this returns, and
-        queued events keep their order. Importance 0 waits up to `linger_s` for company."""
+        queued events keep their order. Importance 0 waits up to `linger_s` for company. `beside`
+        is a document (name, body) that is kept in the same transaction."""
         now = self._clock()
-        entry = Entry(encode(event), importance, trusted(now), opened, closed)
+        entry = Entry(encode(event), importance, trusted(now), opened, closed, beside)
         lazy_s = self._linger_s if importance <= 0 else 0.0
         job = _Job(lambda db: db.append(entry), event=entry)
         future = self._write(job, now.up_s, lazy_s)

@@ -59,7 +59,8 @@ _SALVAGE = {
 class Entry:
     """An event on its way in: `body` is its JSON object without `n` and `prev`.
 
-    `utc_s` is None where the clock could not be trusted.
+    `utc_s` is None where the clock could not be trusted; `beside` is a document (name, body) that
+    is kept if the event is, and only then.
     """
 
     body: bytes
@@ -67,6 +68,7 @@ class Entry:
     utc_s: float | None
     opened: Incident | None = None
     closed: Incident | None = None
+    beside: tuple[str, bytes] | None = None
 
 
 def trusted(now: Moment) -> float | None:
@@ -212,6 +214,8 @@ class Database:
         self._file.db.execute("INSERT INTO events VALUES(?,?,?)", (n, entry.utc_s, payload))
         self._file.db.execute("INSERT INTO outbox VALUES(?,?)", (n, entry.importance))
         self.note(entry.opened, entry.closed)
+        if entry.beside is not None:
+            self.put_document(*entry.beside)
         self._n, self._prev = n, hashlib.sha256(payload).hexdigest()
         return n
 

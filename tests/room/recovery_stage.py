@@ -27,7 +27,7 @@ from agent.hands.usb import UsbSteps
 from agent.lanes import wire
 from agent.lanes.hands import by_socket
 from agent.lanes.lane import Lane, by_hand
-from agent.model import Command, Device, Incident, Moment
+from agent.model import Command, Device, Moment
 from agent.room import RoomAgent
 from agent.room.remedy import Pace
 
@@ -70,12 +70,16 @@ class Observed(RoomAgent):
 
     stage: Stage
 
-    def _record(
-        self, event: dict[str, Any], importance: int, **row: Incident
-    ) -> asyncio.Future[int]:
-        self.stage.events.append(event)
-        self.stage.saw(event)
-        return super()._record(event, importance, **row)
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        post = self._store.post
+
+        def seen(event: dict[str, Any], **row: Any) -> asyncio.Future[int]:
+            self.stage.events.append(event)
+            self.stage.saw(event)
+            return post(event, **row)
+
+        self._store.post = seen  # type: ignore[method-assign, assignment]
 
 
 class Thread:

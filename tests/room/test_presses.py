@@ -27,12 +27,17 @@ class Room:
         self.events: list[dict[str, Any]] = []
         self.modes: list[tuple[Mode | None, str]] = []
         self.reports = 0
+        self.acts: list[int] = []
 
     def now(self) -> Moment:
         return Moment(1_000.0, 1.8e9, Clock.SYNCED, "5f0c12ab")
 
     def event(self, type_: str, importance: int, **fields: Any) -> Any:
         self.events.append({"type": type_, **fields})
+
+    def act(self, type_: str, number: int, **fields: Any) -> Any:
+        self.acts.append(number)
+        return self.event(type_, 1, **fields)
 
     def set_mode(self, mode: Mode | None, minutes: float, by: str) -> None:
         self.modes.append((mode, by))
@@ -60,9 +65,10 @@ def test_an_act_is_its_askers_though_others_asked_meanwhile(room: Room, presses:
     first = presses.asked("op@central", "router hung")
     second = presses.asked("hoa", "a try")
     presses.happened(switched(first, cause="pulse"))
-    presses.happened({**switched(second), "event": "dropped", "code": "session_lock"})
+    presses.happened({**switched(second, number=2), "event": "dropped", "code": "session_lock"})
     presses.happened(switched(first, cause="pulse_end", on=False))
     presses.happened(switched("", cause="max_on", on=False))
+    assert room.acts[:2] == [1, 2], "what was heard is recorded with it"
     said = [(e["type"], e["by"], e["reason"]) for e in room.events]
     assert said == [
         ("relay.switched", "op@central", "router hung"),

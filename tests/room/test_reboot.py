@@ -92,7 +92,9 @@ def test_a_wish_that_nobody_takes_is_taken_back(tmp_path: Path) -> None:
         # An agent that died in between leaves its wish to the next one.
         wish.touch()
         same = Room()
-        await Reboot(same, tmp_path, same.keep).restore(room.kept["reboot"])
+        later = Reboot(same, tmp_path, same.keep)
+        later.take_back()
+        await later.restore(room.kept["reboot"])
         assert not wish.exists()
         assert same.events == [], "the same boot: nothing was restarted"
 

@@ -53,6 +53,9 @@ class Room:
         future.set_result(1)
         return future
 
+    def act(self, type_: str, number: int, **fields: Any) -> asyncio.Future[int]:
+        return self.event(type_, 1, **fields)
+
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +154,7 @@ def test_whatever_others_write_costs_no_record(text: str) -> None:
 
     async def tell() -> None:
         name = hands.asked[0][2]["by"]
-        event = {"event": "switched", "device": "lamp", "on": True, "cause": "command"}
+        event = {"number": 1, "event": "switched", "device": "lamp", "on": True, "cause": "command"}
         presses.happened({**event, "by": name, "at_s": 100.0})
 
     room.watched["lamp"].hurry = lambda: None

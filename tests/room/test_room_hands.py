@@ -200,6 +200,24 @@ def test_hands_forgets_an_event_only_when_the_record_has_it(
     scene(room, tmp_path, play)
 
 
+def test_what_an_agent_before_has_recorded_is_not_heard_again(
+    room: Room, start: Callable[..., Other], tmp_path: Path
+) -> None:
+    """It died before hands had heard that."""
+    other = start()
+    other.desk.answer(wire.Question(1, "hands", "say", 5.0, room.says))
+    for number, on in enumerate((True, False)):
+        other.desk.answer(wire.Question(number, "relay", "set", 5.0, {"relay": "lamp", "on": on}))
+    first, second = other.desk._news.events
+
+    async def play(hands: Hands) -> None:
+        hands.resume(first.number)
+        await until(lambda: not other.desk._news.events)
+
+    scene(room, tmp_path, play)
+    assert [e["number"] for e in room.heard] == [second.number]
+
+
 def test_another_hands_in_its_place_loses_and_repeats_nothing(
     room: Room, start: Callable[..., Other], tmp_path: Path
 ) -> None:
