@@ -197,7 +197,9 @@ class Central:
     draw: random.Random
     wishes: dict[str, Wish] = field(default_factory=dict)
     last: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(RELAYS, False))
-    """What each relay is known to be: answered, or seen after a boot."""
+    """What each relay was seen to be after the last boot."""
+    looked: int = 0
+    """How many answers there were then."""
     _going: threading.Event = field(default_factory=threading.Event)
 
     def answers(self) -> dict[str, list[bytes]]:
@@ -255,9 +257,14 @@ class Central:
     def may_be(self, relay: str) -> set[bool]:
         """What a relay can be now: as the last answer said, or as a wish without one wants."""
         known = self.last[relay]
-        for payload in self.ear.of("result"):
+        heard: set[str] = set()  # an answer that is given again says what was, not what is
+        for nth, payload in enumerate(self.ear.of("result")):
             said = json.loads(payload)
-            if said["state"] == "done" and said["effect"].get("relay") == relay:
+            if said["state"] == "accepted" or said["id"] in heard:
+                continue
+            heard.add(said["id"])
+            done = said["state"] == "done" and said["effect"].get("relay") == relay
+            if done and nth >= self.looked:
                 known = bool(said["effect"]["on"])
         return {known} | {bool(w.args["on"]) for w in self.open() if w.relay == relay}
 
@@ -334,6 +341,7 @@ class Stage(Room):
             may_be = self.central.may_be(relay)
             assert on in may_be, f"{relay} is {on} and was last answered to be {may_be}"
             self.central.last[relay] = on
+        self.central.looked = len(self.ear.of("result"))
 
     def answers_are_given_again(self, cut: int) -> None:
         """The same ids again: those of this cut, and some older ones."""
