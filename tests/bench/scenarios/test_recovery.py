@@ -63,10 +63,11 @@ def room(box: Box, hearsay: Hearsay) -> Iterator[RootRoom]:
     box.install_checkout()
     box.usb_plug("webcam", CAM, vid="046d", pid="082d")
     box.usb_plug("microphone", MIC, vid="0b0e", pid="0422")
-    box.microphone("clip", MIC)
+    box.microphone("live", MIC)
     with running(RootRoom(box, hearsay, DEVICES)) as made:
         assert isinstance(made, RootRoom)
         made.wait_for(CAM, within_s=60)
+        made.wait_for(MIC, within_s=60)
         yield made
 
 
@@ -114,12 +115,13 @@ def test_every_step_works_with_the_real_drivers(room: RootRoom, device: str, ste
     kind = "video4linux" if device == CAM else "sound"
     listing = f"ls /sys/bus/usb/devices/{port_of(room, device)}/*/{kind}"
     before = room.box.run(listing).out
+    # Counted, not looked for at the end: this host controller says much of its own.
+    resets = "journalctl -k -b --no-pager -o cat | grep -c 'reset high-speed USB device' || true"
+    count = int(room.box.run(resets).out)
     answer = room.recover(device, f"step={step}")
     assert (answer["state"], answer["effect"].get("healed")) == ("done", True), answer
     assert room.box.run(listing).out.split() != [], f"{before!r}, and nothing now"
-    journal = room.box.run("journalctl -k -b --no-pager -o cat | tail -40").out
-    if step == "usb_reset":
-        assert "reset high-speed USB device" in journal
+    assert int(room.box.run(resets).out) == count + (step == "usb_reset")
     room.wait_for(device)
 
 
