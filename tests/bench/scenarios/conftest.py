@@ -7,6 +7,7 @@ those that leave it as they found it. Both reach the broker of the same scope as
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if rows := config.stash[_measured].table():
         terminalreporter.section("measured")
         terminalreporter.write_line(rows)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Why a scenario failed is said at once: the whole run can take an hour, or be cut off."""
+    if report.failed:
+        print(
+            f"\n{report.nodeid} ({report.when})\n{report.longreprtext}",
+            file=sys.__stderr__,
+            flush=True,
+        )
 
 
 @pytest.hookimpl(wrapper=True)
