@@ -81,6 +81,12 @@ class Lane:
             return "running"
         return "paused" if self._clock() < self._not_before_s else "none"
 
+    @property
+    def clings(self) -> bool:
+        """Whether a worker that was told to go is still there: what it had open may be open yet."""
+        worker = self._worker
+        return worker is not None and worker.leaving and not worker.is_gone()
+
     async def ask(
         self,
         *,

@@ -306,7 +306,8 @@ class Watched:
             return passive
         if why := self._room.may_look(self.device):
             return replace(passive, fault=Fault.SKIPPED, why=why)
-        if passive.values.get("in_use") is True:
+        # A stuck worker of our own is not somebody who uses the device: the lane tells of it.
+        if passive.values.get("in_use") is True and not self.lane.clings:
             return replace(passive, fault=Fault.BUSY, why="held")
         if look.question == LOOP and (holder := await self._air.held_by_others()):
             log.info("%s: no loop test, a program has %s", self.device.id, holder)

@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import agent.lanes.lean  # noqa: F401  # first
+
+# isort: split
 from agent import __version__, kinds
 from agent.lanes import wire
 from agent.lanes.confine import confine, nodes

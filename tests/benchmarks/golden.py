@@ -5,7 +5,7 @@
 Every clip goes through `Driver.read("whole")` with the size and rate that its label expects. Prints
 per code precision and recall, macro-F1 and specificity on healthy clips; `--margins` adds the
 nearest healthy and faulty clip of each limit, `--cost` the CPU of judging 720p pictures without
-decoding them, and the peak memory of a fresh process at 1080p. Exit status 1 when macro-F1 < 0.95,
+decoding them, and the peak memory of a worker at 1080p. Exit status 1 when macro-F1 < 0.95,
 a healthy clip fails, or more than 2 % of them warn.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -185,19 +186,32 @@ def judging_cost_ms(clip: Path, pictures: int = 90) -> float:
 
 
 _PEAK = """
-import sys
-from agent.kinds import camera
-camera.Driver(camera.Settings(source="file:" + sys.argv[1])).read("whole")
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(status["VmHWM"].split()[0])
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-m", "agent", "check", "--json", "camera:" + sys.argv[1]],
+               stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
 def peak_memory_mib(clip: Path) -> float:
-    """Peak resident memory of a fresh process that reads one clip whole."""
+    """Peak resident memory of the worker that reads one clip whole, for `check`."""
     command = [sys.executable, "-c", _PEAK, str(clip)]
     run = subprocess.run(command, capture_output=True, check=True, timeout=120)
     return float(run.stdout) / 1_024  # the kernel counts KiB
+
+
+def as_webcam(clip: Path, made: Path) -> Path:
+    """The same pictures as MJPEG, which is what a webcam gives at this size."""
+    import cv2
+
+    source = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
+    size = tuple(int(source.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    fourcc = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(made), fourcc, source.get(cv2.CAP_PROP_FPS), size)
+    while (picture := source.read()[1]) is not None:
+        writer.write(picture)
+    writer.release()
+    return made
 
 
 def main() -> int:
@@ -224,7 +238,10 @@ def main() -> int:
         by_width = {c.label["expect"]["width"]: c for c in seen if c.healthy}
         paths = {w: options.clips / c.label["file"] for w, c in by_width.items()}
         print(f"judging 720p: {judging_cost_ms(paths[1280]):.2f} ms of CPU a picture")
-        print(f"look, 1080p, read whole: peak {peak_memory_mib(paths[1920]):.0f} MiB")
+        print(f"worker, 1080p, H.264, read whole: peak {peak_memory_mib(paths[1920]):.0f} MiB")
+        with tempfile.TemporaryDirectory() as folder:
+            webcam = as_webcam(paths[1920], Path(folder) / "webcam.avi")
+            print(f"worker, 1080p, MJPEG, read whole: peak {peak_memory_mib(webcam):.0f} MiB")
         took = max(c.reading.took_s for c in seen)
         print(f"slowest clip read whole in {took:.2f} s")
     return 0 if score.enough else 1

@@ -252,6 +252,7 @@ def test_a_worker_that_does_not_die_is_quarantined_until_it_is_gone(
             assert (reading.fault, reading.why) == (Fault.QUARANTINED, "deadline")
             assert not reading.active
             assert lane.state == "quarantined"
+            assert lane.clings
         assert up_s() - began_s < 0.2 + 2 * process.KILL_S + 1
         assert made[0].signals == [signal.SIGABRT, signal.SIGKILL]
         assert len(stage.log("start")) == 1  # nobody opened the device again
@@ -261,7 +262,7 @@ def test_a_worker_that_does_not_die_is_quarantined_until_it_is_gone(
         else:
             await until(lambda: not is_running(made[0].pid))
         assert pid_of(await look(lane)) != made[0].pid
-        assert lane.state == "running"
+        assert (lane.state, lane.clings) == ("running", False)
         await lane.close()
 
     run(test)

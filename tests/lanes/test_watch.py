@@ -18,15 +18,36 @@ WELL = Reading({"luma_mean": 100.0, "luma_spread": 90.0, "edge_contrast": 20.0},
 HELD = Reading(fault=Fault.BUSY, why="held", active=True)
 
 
+STUCK = Reading(fault=Fault.QUARANTINED, why="deadline", active=True)
+
+
 class Answers(Lane):
-    """A lane that gives these readings, one a question."""
+    """A lane that gives these readings, one a question. Its worker clings to the device from the
+    first failure on."""
 
     def __init__(self, readings: Sequence[Reading]) -> None:
         self._readings = list(readings)
+        self._clings = False
+
+    @property
+    def clings(self) -> bool:
+        return self._clings
 
     async def ask(self, **question: Any) -> Reading:
         del question
-        return self._readings.pop(0)
+        reading = self._readings.pop(0)
+        self._clings = reading.fault in (Fault.NO_ANSWER, Fault.QUARANTINED)
+        return reading
+
+
+class InUse:
+    """The kernel says from some moment on that somebody streams."""
+
+    def __init__(self, lane: Answers) -> None:
+        self._lane = lane
+
+    async def read(self) -> Reading:
+        return Reading({"in_use": self._lane.clings})
 
 
 class Room:
@@ -43,16 +64,20 @@ class Room:
         del watched
 
 
-def standing(tmp_path: Path, readings: Sequence[Reading]) -> list[list[str]]:
+def standing(
+    tmp_path: Path, readings: Sequence[Reading], *, held_by_worker: bool = False
+) -> list[list[str]]:
     """The codes that stand after each of some readings, which come ten seconds apart."""
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/video9").touch()
     settings = camera.Settings(source="v4l2:/dev/video9")
     now = [Moment(1_000.0, 1_800_000_000.0)]
+    lane = Answers(readings)
     watched = Watched(
         Device("cam", "camera", settings),
         Room(),
-        lane=Answers(readings),
+        lane=lane,
+        passive=InUse(lane) if held_by_worker else None,
         root=tmp_path,
         clock=lambda: now[0],
         max_age_s=3_600,
@@ -90,3 +115,12 @@ def test_a_fault_of_the_picture_stands_while_somebody_else_holds_the_camera(tmp_
 def test_a_camera_that_was_well_is_merely_busy_and_then_well(tmp_path: Path) -> None:
     told = standing(tmp_path, [WELL, HELD, HELD, WELL])
     assert told == [[], ["camera.busy"], ["camera.busy"], []]
+
+
+def test_a_camera_that_only_our_own_stuck_worker_holds_is_not_busy(tmp_path: Path) -> None:
+    late = Reading(fault=Fault.NO_ANSWER, why="deadline", active=True)
+    readings = [WELL, late, STUCK, STUCK, STUCK, WELL, WELL]
+    told = standing(tmp_path, readings, held_by_worker=True)
+    assert all("camera.busy" not in codes for codes in told)
+    assert told[3:5] == [["camera.no_answer"]] * 2
+    assert told[6] == []

@@ -23,7 +23,8 @@ for name, (major, minor) in numbers.items():
     attempt(f"mknod {name}", lambda: os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(major, minor)))
 def write(folder):
     os.close(os.open(f"{folder}/probe", os.O_CREAT | os.O_RDWR))
-for folder in ("/etc", "/usr/local/lib", "/opt/hearing-room", "/sys/class", "/var/lib", "/dev"):
+for folder in ("/etc", "/usr/local/lib", "/opt/hearing-room", "/sys/class", "/var/lib", "/dev",
+               "/run", "/run/lock", "/dev/shm"):
     attempt(f"write {folder}", lambda: write(folder))
 attempt("own state", lambda: write("/var/lib/hearing-room"))
 attempt("secrets", lambda: os.listdir("/etc/hearing-room/secrets"))
