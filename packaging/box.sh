@@ -600,8 +600,10 @@ uninstall() {
     for unit in hearing-room-agent.service hearing-room-hands.service; do
       act "end of $unit" systemctl disable --quiet --now "$unit" || true
     done
+    act "" systemctl stop 'hearing-room-*' || true # sockets, and what they started
     # Lines that systemd keeps for hands are let go: from 254 on it keeps them after a stop too.
     act "" systemctl clean --what=fdstore hearing-room-hands.service 2>/dev/null || true
+    act "" rm -rf -- /run/hearing-room /run/hearing-room-hands /run/hearing-room-senses
   elif [[ -n $root ]] && have systemctl; then
     act "" systemctl --root="$root" disable --quiet "${ENABLED[@]}" 2>/dev/null || true
   elif have systemctl; then

@@ -176,6 +176,11 @@ class Installed:
     def pid(self, unit: str) -> int:
         return int(self.box.run(f"systemctl show -p MainPID --value {unit}").out)
 
+    def stored(self, unit: str) -> int:
+        """Bytes that its process has sent to the disk (proc_pid_io(5))."""
+        text = self.box.read(f"/proc/{self.pid(unit)}/io")
+        return int(text.partition("\nwrite_bytes:")[2].split()[0])
+
     def workers(self) -> dict[str, int]:
         """The processes of senses, by unit."""
         out = self.box.run("systemctl list-units --plain --no-legend 'hearing-room-senses@*'").out
