@@ -236,7 +236,8 @@ class Installed:
             for line in text.splitlines()
             if not re.match(
                 r"(Type|NotifyAccess|ExecStart|ExecStopPost|Restart.*|WatchdogSec|Standard.*|"
-                r"Requires|Wants|After|WantedBy|RuntimeMaxSec|SyslogLevel|LogLevelMax)=",
+                r"Requires|Wants|After|WantedBy|RuntimeMaxSec|SyslogLevel|LogLevelMax|"
+                r"CollectMode)=",  # how it ended is asked afterwards
                 line,
             )
         ]
@@ -249,6 +250,7 @@ class Installed:
         show = f"systemctl show -p Result,ExecMainStatus {name}"
         said = self.box.run(f"{show}; journalctl -b --no-pager -o cat _SYSTEMD_UNIT={name}").out
         self.box.run(f"rm /run/systemd/system/{name}; systemctl daemon-reload")
+        self.box.run(f"systemctl reset-failed {name}", check=False)
         answers = [line for line in said.splitlines() if line.startswith("{")]
         found: dict[str, Any] = json.loads(answers[-1]) if answers else {}
         return {**found, "unit": said}
