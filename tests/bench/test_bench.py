@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench_box import places, recipe
+from bench_box import places, recipe, stamp
 from bench_box.box import Box
 from bench_box.kernel import module_closure
-from bench_box.machine import Machine
+from bench_box.machine import EmulatorError, Machine
+from bench_box.qemu import Shape
 from bench_hands import usb_microphone, webcam
 from bench_hands.usb_device import ECONNRESET, EPIPE, UsbDevice
 
@@ -151,6 +152,41 @@ def test_a_box_that_is_off_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (machine.folder / "pid").write_text(str(os.getpid()))  # a number that now is somebody else's
     assert machine.pid is None
     assert "serial console" in Box(machine).last_words()
+
+
+def test_what_only_an_emulator_does_is_known_at_once_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARING_ROOM_BENCH_DIR", str(tmp_path))
+    (stamp.image_folder() / "image.json").parent.mkdir(parents=True)
+    (stamp.image_folder() / "image.json").touch()
+    serial = ["[0.96] Oops: int3: 0000 [#1] SMP", "[0.96] Oops: int3: 0000", "well"]
+
+    class Fake(Machine):
+        """Boots without QEMU; the kernel says each time what is next in the list."""
+
+        pid = None
+
+        def launch(self, disk: Path, shape: Shape, incoming: list[str]) -> None:
+            del disk, shape, incoming
+            (self.folder / "serial.log").write_text(serial.pop(0))
+            self.pid = 1
+
+        def cut_power(self) -> None:
+            self.pid = None
+
+    machine = Fake("hand")
+    monkeypatch.setattr(machine.inside, "answers", lambda: machine.serial_log == "well")
+    monkeypatch.setattr("bench_box.machine.need", lambda tools: None)
+    monkeypatch.setattr("bench_box.machine.overlay", lambda *paths: None)
+    machine.boot(cold=True)
+    assert serial == []
+
+    serial.extend(["Oops: int3: 0000"] * 5)
+    machine.cut_power()
+    with pytest.raises(EmulatorError, match="int3"):
+        machine.boot(cold=True)
+    assert len(serial) == 2, "three tries"
 
 
 def test_the_scenarios_are_listed_and_wrong_words_are_not_taken_for_one() -> None:

@@ -25,7 +25,16 @@ from bench_box.sockets import Inside, Monitor
 COLD_S = 300.0
 WARM_S = 60.0
 _PR_SET_PDEATHSIG = 1
+_EMULATOR_FAILED = "Oops: int3:"
+"""The kernel replaces instructions of its own while it runs, by way of an int3; now and then an
+emulated processor meets one of a moment ago. That happens in the first second, before any disk is
+mounted, and is nothing of the box."""
+_TRIES = 3
 _SOCKETS = ("qmp.sock", "inside.sock", "serial.sock", "vnc0.sock", "vnc1.sock", "pid")
+
+
+class EmulatorError(BenchError):
+    """The emulated processor itself went wrong."""
 
 
 class Machine:
@@ -87,10 +96,17 @@ class Machine:
             base = (image / "booted.qcow2", "qcow2") if warm else (image / "base.raw", "raw")
             overlay(disk, *base)
         incoming = ["-incoming", f"exec:cat {state}"] if warm else []
-        self.launch(disk, shape, incoming)
-        if warm:
-            self._resume()
-        self.wait_until_it_answers(WARM_S if warm else COLD_S)
+        for left in reversed(range(_TRIES)):
+            self.launch(disk, shape, incoming)
+            if warm:
+                self._resume()
+            try:
+                self.wait_until_it_answers(WARM_S if warm else COLD_S)
+                break
+            except EmulatorError:
+                self.cut_power()
+                if not left:
+                    raise
         return warm
 
     def _resume(self) -> None:
@@ -101,13 +117,16 @@ class Machine:
                 monitor.call("cont")
 
     def wait_until_it_answers(self, limit_s: float) -> None:
-        """Returns when the box takes commands. Raises `BenchError` after `limit_s`."""
+        """Returns when the box takes commands. Raises `BenchError` after `limit_s`, and
+        `EmulatorError` at once where the kernel fell over something that only an emulator does."""
         ends = time.monotonic() + limit_s
         while time.monotonic() < ends:
             if not self.pid:
                 raise BenchError(f"QEMU ended: {self._last_words()}")
             if self.inside.answers():
                 return
+            if _EMULATOR_FAILED in (said := self.serial_log):
+                raise EmulatorError(f"the emulator failed: {said[-2000:]}")
             time.sleep(0.1)
         raise BenchError(f"no answer from the box in {limit_s:.0f} s: {self.serial_log[-2000:]}")
 
@@ -118,7 +137,7 @@ class Machine:
 
     def launch(self, disk: Path, shape: Shape, incoming: list[str]) -> None:
         """Starts the process and returns when its sockets are there."""
-        for name in _SOCKETS:
+        for name in (*_SOCKETS, "serial.log"):
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / "share").mkdir(exist_ok=True)
         image = stamp.image_folder()

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import sqlite3
+import sys
 import textwrap
 import threading
 import time
@@ -420,7 +421,7 @@ def stage(box: Box, ear: Ear, tmp_path: Path) -> Iterator[Stage]:
 
 
 def test_nothing_is_lost_however_often_the_power_is_cut(stage: Stage, measured: Measured) -> None:
-    print(f"seed {SEED}: HEARING_ROOM_SEED={SEED} draws the same moments")
+    tell(f"seed {SEED}: HEARING_ROOM_SEED={SEED} draws the same moments")
     draw = random.Random(SEED)
     stage.until_ready(0)
     for cut in range(1, CUTS + 1):
@@ -434,10 +435,15 @@ def test_nothing_is_lost_however_often_the_power_is_cut(stage: Stage, measured: 
         stage.relays_are_as_answered()
         stage.answers_are_given_again(cut)
         stage.disk_is_sound()
-        print(f"cut {cut} {stage.tally.kinds[-1]}: {summary(stage)}", flush=True)
+        tell(f"cut {cut} of {CUTS}, {stage.tally.kinds[-1]}: {summary(stage)}")
     stage.stop()
     stage.disk_is_sound()
     report(stage, measured)
+
+
+def tell(line: str) -> None:
+    """Progress, for who waits a quarter of an hour."""
+    print(line, file=sys.__stderr__, flush=True)
 
 
 def cut_somewhen(stage: Stage, cut: int, draw: random.Random) -> None:
