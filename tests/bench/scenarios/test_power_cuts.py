@@ -13,7 +13,6 @@ import json
 import os
 import random
 import sqlite3
-import sys
 import textwrap
 import threading
 import time
@@ -420,7 +419,14 @@ def stage(box: Box, ear: Ear, tmp_path: Path) -> Iterator[Stage]:
     made.stop()
 
 
-def test_nothing_is_lost_however_often_the_power_is_cut(stage: Stage, measured: Measured) -> None:
+def test_nothing_is_lost_however_often_the_power_is_cut(
+    stage: Stage, measured: Measured, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def tell(line: str) -> None:
+        """Progress, for who waits a quarter of an hour."""
+        with capfd.disabled():
+            print(line, flush=True)
+
     tell(f"seed {SEED}: HEARING_ROOM_SEED={SEED} draws the same moments")
     draw = random.Random(SEED)
     stage.until_ready(0)
@@ -439,11 +445,6 @@ def test_nothing_is_lost_however_often_the_power_is_cut(stage: Stage, measured: 
     stage.stop()
     stage.disk_is_sound()
     report(stage, measured)
-
-
-def tell(line: str) -> None:
-    """Progress, for who waits a quarter of an hour."""
-    print(line, file=sys.__stderr__, flush=True)
 
 
 def cut_somewhen(stage: Stage, cut: int, draw: random.Random) -> None:
