@@ -27,7 +27,7 @@ class NoAnswer(BenchError):
 class _Lines:
     """JSON lines over a Unix socket."""
 
-    def __init__(self, path: Path, timeout_s: float) -> None:
+    def __init__(self, path: Path, timeout_s: float = 30.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_s)
         try:
@@ -36,6 +36,14 @@ class _Lines:
             self._socket.close()
             raise NoAnswer(f"{path.name}: {error}") from None
         self._file = self._socket.makefile("rb")
+        try:
+            self._greet()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _greet(self) -> None:
+        """What is said before the first command."""
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +53,10 @@ class _Lines:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise NoAnswer(str(error)) from None
 
     def line(self) -> bytes:
         try:
@@ -70,17 +81,15 @@ class _Lines:
 class Monitor(_Lines):
     """QEMU's own socket (QMP)."""
 
-    def __init__(self, path: Path, timeout_s: float = 30.0) -> None:
-        super().__init__(path, timeout_s)
-        self.line()  # the greeting
+    def _greet(self) -> None:
+        self.line()
         self.call("qmp_capabilities")
 
 
 class _Inside(_Lines):
     """qemu-guest-agent on its virtio-serial port. It serves one client at a time."""
 
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__(path, timeout_s)
+    def _greet(self) -> None:
         token = time.monotonic_ns() & 0x7FFF_FFFF
         ask = {"execute": "guest-sync-delimited", "arguments": {"id": token}}
         self.send(b"\xff" + json.dumps(ask).encode() + b"\n")
