@@ -105,6 +105,12 @@ def test_a_service_has_no_more_than_it_needs(name: str) -> None:
     assert made["User"][0] in installed.USERS
 
 
+@pytest.mark.parametrize("name", [AGENT, HANDS])
+def test_who_writes_has_its_own_folder_only(name: str) -> None:
+    """Both places are world-writable, and stay so under `ProtectSystem=strict`."""
+    assert {"-/run/lock", "-/dev/shm"} <= words(unit(name), "InaccessiblePaths")
+
+
 def test_the_agent_has_the_network_and_no_device() -> None:
     made = unit(AGENT)
     assert made["User"] == ["hearing-room"]
@@ -173,6 +179,7 @@ def test_senses_has_eyes_and_ears_and_nothing_else() -> None:
     assert made["IPAddressDeny"] == ["any"]
     assert made["RestrictAddressFamilies"] == ["AF_UNIX"]
     assert made["MemorySwapMax"] == ["0"], "a picture may not reach the disk"
+    assert "MemoryHigh" not in made, "without swap it only makes a greedy worker slow"
     assert made["LimitFSIZE"] == ["0"]
     assert words(made, "DeviceAllow") - {"rw"} == {
         "char-video4linux",

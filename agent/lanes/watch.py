@@ -32,8 +32,7 @@ LANE_GRACE_S = START_S + 5.0
 """Beyond its deadline a lane may need this long: to start a worker and to see one die."""
 AIR_S = 90.0
 """So long a device may wait for its turn to listen or to sound: a look and a loop test, late."""
-BY_AGENT = "agent"
-LOOK, BASELINE = "look", "baseline"
+BY_AGENT, LOOK, BASELINE = "agent", "look", "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +296,10 @@ class Watched:
         except Exception:
             log.exception("%s: reading kernel facts failed", self.device.id)
             reading = Reading(fault=Fault.ERROR, why="exception")
+        if self.lane is not None and self.lane.clings:
+            # A stuck worker of our own is nobody who uses the device.
+            told = {key: value for key, value in reading.values.items() if key != "in_use"}
+            reading = replace(reading, values=told)
         took_s = self._clock().up_s - asked_s
         return replace(reading, device=self.device.id, asked_s=asked_s, took_s=took_s)
 
@@ -306,8 +309,7 @@ class Watched:
             return passive
         if why := self._room.may_look(self.device):
             return replace(passive, fault=Fault.SKIPPED, why=why)
-        # A stuck worker of our own is not somebody who uses the device: the lane tells of it.
-        if passive.values.get("in_use") is True and not self.lane.clings:
+        if passive.values.get("in_use") is True:
             return replace(passive, fault=Fault.BUSY, why="held")
         if look.question == LOOP and (holder := await self._air.held_by_others()):
             log.info("%s: no loop test, a program has %s", self.device.id, holder)
@@ -333,8 +335,7 @@ class Watched:
         if count := reading.values.get("controls_set"):
             log.info("%s: controls set: %s", self.device.id, count)
         merged: dict[str, Any] = {**passive.values, **reading.values}
-        identity = reading.identity or passive.identity
-        return replace(reading, values=merged, identity=identity)
+        return replace(reading, values=merged, identity=reading.identity or passive.identity)
 
     async def _ask(self, lane: Lane, question: str) -> Reading:
         # A new baseline is not measured by the old one.

@@ -51,17 +51,19 @@ class Means:
         measuring: Collection[str],
     ) -> Facts:
         """The room as it is now. `layout` is what hands holds, None where there is no hands;
-        `measuring` are the devices that are in use because the agent itself looks at them."""
+        `measuring` are the devices that are in use because the agent itself looks at them; one that
+        a stuck worker clings to is in use by nobody else."""
         things = {}
         for name, device in self._devices.items():
-            port = self.port(name)
+            port, lane = self.port(name), watched[name].lane
+            ours = name in measuring or (lane is not None and lane.clings)
             things[name] = Thing(
                 id=name,
                 kind=device.kind,
                 required=device.required,
                 port=port,
-                worker=watched[name].lane is not None,
-                in_use=name not in measuring and await self._in_use(name),
+                worker=lane is not None,
+                in_use=not ours and await self._in_use(name),
                 updating=self._updating(name, port),
             )
         return Facts(

@@ -16,8 +16,6 @@ from agent.model import Device, Fault, Moment, Reading
 BLACK = Reading({"luma_mean": 1.0, "luma_spread": 0.5, "edge_contrast": 0.1}, active=True)
 WELL = Reading({"luma_mean": 100.0, "luma_spread": 90.0, "edge_contrast": 20.0}, active=True)
 HELD = Reading(fault=Fault.BUSY, why="held", active=True)
-
-
 STUCK = Reading(fault=Fault.QUARANTINED, why="deadline", active=True)
 
 
@@ -64,10 +62,15 @@ class Room:
         del watched
 
 
-def standing(
-    tmp_path: Path, readings: Sequence[Reading], *, held_by_worker: bool = False
-) -> list[list[str]]:
+def standing(tmp_path: Path, readings: Sequence[Reading]) -> list[list[str]]:
     """The codes that stand after each of some readings, which come ten seconds apart."""
+    return [codes for codes, _ in watched_through(tmp_path, readings)]
+
+
+def watched_through(
+    tmp_path: Path, readings: Sequence[Reading], *, held_by_worker: bool = False
+) -> list[tuple[list[str], bool]]:
+    """The codes that stand after each reading, and whether it says anything of use by others."""
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/video9").touch()
     settings = camera.Settings(source="v4l2:/dev/video9")
@@ -84,7 +87,7 @@ def standing(
         state=judging.DeviceState(),
     )
 
-    async def follow() -> list[list[str]]:
+    async def follow() -> list[tuple[list[str], bool]]:
         told = []
         # The first question is asked unbidden; each further one as soon as it is wanted.
         waits = [asyncio.ensure_future(watched.ask_now("test"))]
@@ -92,7 +95,9 @@ def standing(
         async with asyncio.timeout(10):
             for _ in readings:
                 await waits.pop()
-                told.append(sorted(f.code for f in watched.findings))
+                assert watched.state.reading is not None
+                in_use = "in_use" in watched.state.reading.values
+                told.append((sorted(f.code for f in watched.findings), in_use))
                 now[0] = now[0].after(10.0)
                 waits.append(asyncio.ensure_future(watched.ask_now("test")))
                 await asyncio.sleep(0)
@@ -117,10 +122,13 @@ def test_a_camera_that_was_well_is_merely_busy_and_then_well(tmp_path: Path) -> 
     assert told == [[], ["camera.busy"], ["camera.busy"], []]
 
 
-def test_a_camera_that_only_our_own_stuck_worker_holds_is_not_busy(tmp_path: Path) -> None:
+def test_a_camera_that_only_our_own_stuck_worker_holds_is_not_in_use(tmp_path: Path) -> None:
     late = Reading(fault=Fault.NO_ANSWER, why="deadline", active=True)
     readings = [WELL, late, STUCK, STUCK, STUCK, WELL, WELL]
-    told = standing(tmp_path, readings, held_by_worker=True)
-    assert all("camera.busy" not in codes for codes in told)
-    assert told[3:5] == [["camera.no_answer"]] * 2
-    assert told[6] == []
+    told = watched_through(tmp_path, readings, held_by_worker=True)
+    codes = [found for found, _ in told]
+    assert all("camera.busy" not in found for found in codes)
+    assert codes[3:5] == [["camera.no_answer"]] * 2
+    assert codes[6] == []
+    # Else two such devices would look like a call, which is a session.
+    assert [in_use for _, in_use in told[2:5]] == [False] * 3

@@ -26,7 +26,14 @@ def tree(tmp_path: Path) -> UsbTree:
 
 
 class Lane:
-    lane = object()
+    clings = False
+
+
+class Looked:
+    """A watched device, as far as this needs one."""
+
+    def __init__(self) -> None:
+        self.lane = Lane()
 
 
 def means(tree: UsbTree, text: str) -> tuple[Means, settings.Room]:
@@ -34,9 +41,19 @@ def means(tree: UsbTree, text: str) -> tuple[Means, settings.Room]:
     return Means(room, tree.root), room
 
 
-def facts(tree: UsbTree, text: str, measuring: Any = (), layout: Any = Layout()) -> Facts:  # noqa: B008
+def facts(
+    tree: UsbTree,
+    text: str,
+    measuring: Any = (),
+    layout: Any = Layout(),  # noqa: B008
+    *,
+    stuck: str = "",
+) -> Facts:
     made, room = means(tree, text)
-    watched = cast("dict[str, Watched]", {d.id: Lane for d in room.devices})
+    looked = {d.id: Looked() for d in room.devices}
+    if stuck:
+        looked[stuck].lane.clings = True
+    watched = cast("dict[str, Watched]", looked)
     return asyncio.run(made.facts(watched, layout, measuring))
 
 
@@ -83,6 +100,9 @@ def test_a_program_that_streams_is_seen_and_our_own_look_is_none(tree: UsbTree) 
     (streaming / "bNumEndpoints").write_text("01")
     assert facts(tree, BRIO).things["cam"].in_use
     assert not facts(tree, BRIO, measuring={"cam"}).things["cam"].in_use
+    # What a stuck worker of our own streams is to be brought back, not spared.
+    assert not facts(tree, BRIO, stuck="cam").things["cam"].in_use
+    assert facts(tree, BRIO, stuck="mic").things["cam"].in_use
 
 
 def test_what_is_known_of_a_model(tree: UsbTree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +140,7 @@ def test_a_device_in_its_boot_loader_is_known_by_its_other_id(tree: UsbTree, por
 def test_the_port_of_a_device_that_went_into_its_boot_loader_is_remembered(tree: UsbTree) -> None:
     made, room = means(tree, '[camera.cam]\nsource = "usb:1234:0001"\n')
     tree.plug("1-1.2", "1234:0001", *CAMERA)
-    watched = cast("dict[str, Watched]", {d.id: Lane for d in room.devices})
+    watched = cast("dict[str, Watched]", {d.id: Looked() for d in room.devices})
     assert made.port("cam") == "1-1.2"
     (tree.devices / "1-1.2").rename(tree.root / "unplugged")
     tree.plug("1-1.2", "1234:0002", ("fe", "01", "02", ""))
