@@ -41,6 +41,7 @@ class Answers:
 
     hello = None
     state = "none"
+    clings = False
 
     def __init__(self) -> None:
         self.says: dict[str, Reading] = {

@@ -20,6 +20,8 @@ from agent.model import Device, Fault, Moment, Reading
 class Worker:
     """Answers `answer` as soon as `ready`."""
 
+    clings = False
+
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.asked: list[str] = []
